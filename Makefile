@@ -1,0 +1,41 @@
+# Two commands do everything on a machine with Python and make: `make demo`, `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install lock check test test-slow demo clean schemas
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+# One lock for Python 3.11 to 3.13, with hashes; markers choose per interpreter.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras --group dev \
+	  --no-emit-index-url --quiet --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_frame.py
+
+test: check
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+demo: install
+	$(BIN)/regate demo $(if $(DATA),--data $(DATA)) $(if $(SPEED),--speed $(SPEED))
+
+schemas: install
+	$(BIN)/python -m regate.daemon.wire.schemas schemas
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

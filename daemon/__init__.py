@@ -1,0 +1,1 @@
+"""The imperative shell: the bus, the step runtime, the roles, the gate and the command line."""

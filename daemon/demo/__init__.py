@@ -1,0 +1,1 @@
+"""The demo: a real model, a real broker, nothing scripted."""

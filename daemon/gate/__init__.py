@@ -1,0 +1,1 @@
+"""The gate: policy and state machine, pure."""

@@ -1,0 +1,1 @@
+"""The roles as cores on the shell: observe, decide, gate, validate."""

@@ -1,0 +1,72 @@
+"""Findings: what detectors say, and how the story of one incident goes on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Family = Literal[
+    "data_quality",
+    "feature_drift",
+    "multivariate_drift",
+    "output_drift",
+    "performance",
+    "service",
+    "fairness",
+    "behaviour",
+    "silence",
+    "attack",
+]
+Kind = Literal["change", "harm", "attack", "recurrence", "data_quality", "silence"]
+
+
+class Carrier(BaseModel):
+    """One chart that carries an incident, in its own units."""
+
+    model_config = ConfigDict(frozen=True)
+
+    chart: str  # "<family>/<subject>/<statistic>", for example feature_drift/income/mean
+    family: Family
+    subject: str
+    statistic: str
+    evidence: str  # log10 of the chart's statistic, as a decimal string
+    effect: str  # signed effect size in the chart's unit, as a decimal string
+    unit: str  # "sigma", "ratio", "probability" ...
+
+
+class Finding(BaseModel):
+    """A finding or a revision of one. Numbers that decide are decimal strings with 6 significant digits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["finding", "revision"] = "finding"
+    id: str  # UUIDv5 of model key, chart, profile digest, onset, incident number (and revision)
+    incident: str  # id of the incident's first finding; equal to id there
+    revision: Literal["", "confirmed", "withdrawn", "recovered", "accepted"] = ""
+    tenant: str
+    model: str
+    model_version: str
+    deployment: str
+    family: Family
+    kind: Kind
+    detector: str  # module name
+    subject: str  # feature, cohort, class, client or source
+    severity: float  # 0 to 1, from performance loss where known, else .5 for a change of inputs
+    evidence: str  # log10 of the deciding statistic
+    threshold: str  # log10 of what it had to pass
+    effect: str
+    unit: str
+    onset_us: int  # estimated, event time
+    detected_us: int  # end of the deciding block, event time
+    cell: int  # evaluation cell (second of event time) or block number in backtest
+    events: int  # events of this model seen when it was decided
+    carriers: tuple[Carrier, ...] = ()
+    profile_digest: str = ""
+    historical: bool = False
+    message: str = ""  # one sentence for a person
+
+    @property
+    def scope(self) -> str:
+        """Return the gate's scope."""
+        return f"{self.tenant}/{self.model}/{self.deployment}"

@@ -1,0 +1,1 @@
+"""The synthetic adversaries: records, generators, targets, the sandbox and the runner."""
