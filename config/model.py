@@ -79,6 +79,13 @@ class Baseline(Strict):
     target: Target
 
 
+class ReferenceRows(Strict):
+    """Rows of normal traffic, with labels where they are known: the suite draws from them before there is traffic."""
+
+    uri: str
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+
 class Detection(Strict):
     """The one number that the operator sets, and the few that follow."""
 
@@ -101,6 +108,7 @@ class Validation(Strict):
     seed: int = 20_260_101
     window_events: int = Field(default=2000, ge=100)
     budget_seconds: float = Field(default=120.0, gt=0)
+    bounds: dict[str, float] = {}  # "<scenario id>/<check>" -> this model's bound instead of the catalog's
 
 
 class ModelConfig(Strict):
@@ -120,6 +128,7 @@ class ModelConfig(Strict):
     privacy: dict[str, Privacy] = {"client": "hash"}
     target: Target | None = None
     baseline: Baseline | None = None
+    reference: ReferenceRows | None = None
     detection: Detection = Detection()
     validation: Validation = Validation()
     policy: str = "default"

@@ -1,0 +1,202 @@
+"""What the future looks like if nothing changes: block bootstraps of the reference itself.
+
+*Worlds.* A world is a random half of the reference's segments, scored with the final tables. A half's offset
+from the whole has the variance of the future's offset from it (for independent rows both are 1/N, since the
+half is off by (F2 - F1)/2). Simulating many worlds averages alarms over the errors that a reference of this
+length makes, instead of depending on the one error that this one made.
+
+Segments are as long as the reference's dependence demands, and no longer: the fewer the distinct stretches, the
+more one chance excursion in the reference is repeated, and the less the bootstrap says about seldom alarms.
+
+*Late.* Where there is dependence, circular blocks of the second half as well: what a reference that moves
+will go on from. Independent rows have no such thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from regate.detectors.accumulate import accumulate, accumulate_outcomes
+from regate.detectors.candidate import Candidate, Reference, points_of
+from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, Numeric, Slice
+from regate.detectors.numerics import exp2
+
+# Ways to cut the same rows into blocks: the more, the more distinct blocks a short reference gives.
+PHASES = 16
+# Random halves. Their offsets are what the calibration averages over.
+WORLDS = 32
+# A segment holds so many reaches of the longest dependence, so that few blocks straddle a seam.
+REACHES = 8
+# Independent rows are recombined in pieces of this many.
+LEAST_PIECE = 4
+# Longest segments: so many a half; but at least a block of 1,024 where dependence is that long.
+SEGMENTS_A_HALF = 8
+# Distinct blocks made for each world from short pieces.
+WORLD_BLOCKS = 2000
+# The table of E of all blocks and points stays under this.
+TABLE_BYTES = 128 << 20
+# A block's log2 E is bounded to keep R finite; an alarm needs far less.
+MAX_LOG2_E = 500.0
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks made from the reference.
+
+    ``following[i]`` comes after block i, ``worlds`` is ``int64[worlds, starts]``: where segments of a world begin;
+    each is ``segment_blocks`` long. ``late`` lists the starts in the second half (empty: rows are independent).
+    """
+
+    statistics: IntArray
+    stratum: IntArray
+    following: IntArray
+    worlds: IntArray
+    late: IntArray
+    segment_blocks: int
+    distinct: float  # how many different blocks there can be; infinite where pieces are recombined
+    rows: float  # mean rows a block
+
+
+def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, seed: int) -> Blocks:
+    """Return the blocks to simulate with; ``reach`` is the longest dependence of any chart, in rows."""
+    rng = np.random.default_rng((seed, 3))
+    piece = LEAST_PIECE
+    while piece < REACHES * reach and reach > 1:
+        piece *= 2
+    most = max(TABLE_BYTES // (8 * max(points, 1)), 64)
+    if piece < block_rows and len(reference.strata) == 1:
+        return _recombined(reference, block_rows, piece, most, rng)
+    return _cut(reference, block_rows, piece, reach, most, rng)
+
+
+def _fine(reference: Reference, group: IntArray, groups: int) -> IntArray:
+    fine = accumulate(reference.layout, reference.rows, reference.stratum, group, groups)
+    if reference.wrong is not None:
+        known = reference.wrong >= 0
+        fine += accumulate_outcomes(reference.layout, reference.wrong[known], group[known], groups)
+    return fine
+
+
+def _recombined(reference: Reference, block_rows: int, piece: int, most: int, rng: np.random.Generator) -> Blocks:
+    """Make each world's blocks from short pieces of its own half of the reference."""
+    pieces = reference.rows.n // piece
+    group = np.minimum(np.arange(reference.rows.n) // piece, pieces)
+    fine = _fine(reference, group, int(group[-1]) + 1)[:pieces]
+    each = int(np.clip(most // WORLDS, 2, WORLD_BLOCKS))
+    halves = _halves(pieces, rng)
+    made = []
+    for world in range(WORLDS):
+        own = halves[world]
+        total = np.zeros((each, fine.shape[1]), dtype=np.int64)
+        for _ in range(block_rows // piece):
+            total += fine[own[rng.integers(own.size, size=each)]]
+        made.append(total)
+    count = WORLDS * each
+    return Blocks(
+        statistics=np.concatenate(made),
+        stratum=np.zeros(count, dtype=np.int64),
+        following=np.arange(count),  # never used: a segment is one block
+        worlds=np.arange(count).reshape(WORLDS, each),
+        late=np.zeros(0, dtype=np.int64),
+        segment_blocks=1,
+        distinct=float("inf"),
+        rows=float(block_rows // piece * piece),
+    )
+
+
+def _cut(
+    reference: Reference, block_rows: int, segment_rows: int, reach: int, most: int, rng: np.random.Generator
+) -> Blocks:
+    """Cut the reference into blocks of consecutive rows of one stratum, in several phases."""
+    n, stratum = reference.rows.n, reference.stratum
+    phases = int(np.clip(most // max(n // block_rows, 1), 1, min(PHASES, block_rows)))
+    grain = max(1, block_rows // phases)
+    new_run = np.r_[True, stratum[1:] != stratum[:-1]]
+    run = np.cumsum(new_run) - 1
+    within = np.arange(n) - np.flatnonzero(new_run)[run]
+    grain_of = _numbered(run, within // grain)
+    first_row = np.flatnonzero(np.r_[True, grain_of[1:] != grain_of[:-1]])
+    fine = _fine(reference, grain_of, first_row.size)
+    segment_rows = max(block_rows, min(segment_rows, max(1024, n // (2 * SEGMENTS_A_HALF))))
+    segment_rows = min(segment_rows, max(n // 4, 1))
+    segment_starts = np.arange(0, n - segment_rows + 1, segment_rows)
+    statistics, strata, following, late, segments = [], [], [], [], []
+    offset = 0
+    for phase in range(phases):
+        block = _numbered(run[first_row], (within[first_row] + phase * grain) // block_rows)
+        starts = np.flatnonzero(np.r_[True, block[1:] != block[:-1]])
+        begins = first_row[starts]
+        statistics.append(np.add.reduceat(fine, starts, axis=0))
+        strata.append(stratum[begins])
+        middle = min(int(np.searchsorted(begins, reference.halves[1].start)), starts.size - 1)
+        following.append(offset + np.r_[1 : starts.size, middle])
+        late.append(offset + np.arange(middle, starts.size))
+        segments.append(offset + np.minimum(np.searchsorted(begins, segment_starts), starts.size - 1))
+        offset += starts.size
+    begin = np.stack(segments, axis=1)
+    mean_rows = n * phases / offset
+    return Blocks(
+        statistics=np.concatenate(statistics),
+        stratum=np.concatenate(strata).astype(np.int64),
+        following=np.concatenate(following).astype(np.int64),
+        worlds=begin[_halves(begin.shape[0], rng)].reshape(WORLDS, -1).astype(np.int64),
+        late=np.concatenate(late).astype(np.int64),
+        distinct=n / max(block_rows, reach),
+        segment_blocks=max(1, int(segment_rows / mean_rows)),
+        rows=mean_rows,
+    )
+
+
+def _halves(count: int, rng: np.random.Generator) -> IntArray:
+    """Return ``int64[worlds, count // 2]``: random halves, each beside the other half of the same draw."""
+    half = max(1, count // 2)
+    drawn = [rng.permutation(count) for _ in range(WORLDS // 2)]
+    return np.stack([part for order in drawn for part in (order[:half], order[-half:])])
+
+
+def _numbered(run: IntArray, part: IntArray) -> IntArray:
+    """Return a number for each distinct (run, part) pair of rows, in order."""
+    return np.cumsum(np.r_[False, (run[1:] != run[:-1]) | (part[1:] != part[:-1])])
+
+
+def cut_rows(rows: Slice, part: slice) -> Slice:
+    """Return the rows ``part`` with the columns that statistics are made from."""
+
+    def cut(column: Column) -> Column:
+        if isinstance(column, Numeric):
+            return Numeric(column.values[part])
+        return Categorical(column.codes[part], column.categories)
+
+    return replace(
+        rows,
+        n=part.stop - part.start,
+        event_id=rows.event_id[part],
+        event_time_us=rows.event_time_us[part],
+        arrival_us=rows.arrival_us[part],
+        features={name: cut(column) for name, column in rows.features.items()},
+        prediction=None,
+        scores={},
+        latency_ms=None,
+        error=None,
+        client=None,
+        cohorts={},
+    )
+
+
+def block_evidence(blocks: Blocks, chosen: list[Candidate]) -> tuple[FloatArray, IntArray]:
+    """Return E of each block and grid point of the watchable charts, and the chart of each point."""
+    points = points_of(chosen)
+    watched = np.array([candidate.spec.watchable for candidate in chosen])
+    at = np.flatnonzero(watched[points.chart])
+    chart = points.chart[at]
+    s = np.array([candidate.spec.s_column for candidate in chosen])[chart]
+    n = np.array([candidate.spec.n_column for candidate in chosen])[chart]
+    evidence = np.empty((blocks.stratum.size, at.size))
+    for start in range(0, blocks.stratum.size, 512):  # in pieces: the intermediate tables are as large as the result
+        rows = slice(start, start + 512)
+        a, b = points.a[blocks.stratum[rows]][:, at], points.b[blocks.stratum[rows]][:, at]
+        log_e = blocks.statistics[rows][:, s] * a + blocks.statistics[rows][:, n] * b
+        evidence[rows] = exp2(np.minimum(log_e, MAX_LOG2_E))
+    return evidence, chart

@@ -1,0 +1,97 @@
+"""What families hand to the builder: a chart with its bets, before calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regate.config.canonical import digest, digest_bytes
+from regate.detectors.accumulate import StratumArray
+from regate.detectors.columns import FloatArray, IntArray, Slice
+from regate.detectors.grids import Coefficients
+from regate.detectors.layout import ChartSpec, Layout
+from regate.detectors.numerics import LN_2
+from regate.detectors.profile import Points
+
+# What a block of 64 must lose on a wrong bet, in nats: a bet that gains this much a block finds its change in
+# some 500 blocks (30,000 events); anything slower is no use to an operator.
+LEAST_INFORMATION = 0.02
+BLOCK_ROWS = 64
+# Part of every chart's digest: a change of what a chart's state means restarts it.
+STATE_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference rows as families see them. ``wrong`` is 1, 0, or -1 where no outcome is known."""
+
+    layout: Layout
+    rows: Slice
+    stratum: StratumArray
+    wrong: IntArray | None
+    weights: dict[str, float]  # by feature
+
+    @property
+    def halves(self) -> tuple[slice, slice]:
+        """Return the first and the second half of the rows."""
+        middle = self.rows.n // 2
+        return slice(0, middle), slice(middle, self.rows.n)
+
+    @property
+    def strata(self) -> range:
+        """Return the strata."""
+        return range(self.layout.strata_count)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A chart and its bets: ``a``, ``b`` are ``float64[strata, grid]``, ``centre`` is ``float64[strata]``."""
+
+    spec: ChartSpec
+    a: FloatArray
+    b: FloatArray
+    centre: FloatArray
+    depends: str = ""  # digest of what the statistic itself is made with: table, categories
+    reach: int = 1  # rows over which the statistic depends on itself
+
+    @property
+    def digest(self) -> str:
+        """Return the content address of all that the chart's state depends on."""
+        arrays = b"".join(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in (self.a, self.b, self.centre))
+        return digest([STATE_SCHEMA, self.spec.name, self.spec.weight, self.depends, digest_bytes(arrays)])
+
+
+def strong(bet: Coefficients, expected: float) -> Coefficients | None:
+    """Return the bets that a block can tell apart from the reference, where one trial has ``expected`` s on average.
+
+    A weaker bet would neither win nor lose: its R only counts elapsed time, which lifts the mean for everybody.
+    """
+    a, b = bet
+    keep = -(b + a * expected) * LN_2 * BLOCK_ROWS >= LEAST_INFORMATION
+    return (a[keep], b[keep]) if keep.any() else None
+
+
+def stacked(bets: list[Coefficients | None]) -> tuple[FloatArray, FloatArray]:
+    """Stack the bets of each stratum (None: no bet there) to ``[strata, grid]``, all on the same grid."""
+    size = max((bet[0].size for bet in bets if bet is not None), default=0)
+    a, b = np.zeros((len(bets), size)), np.zeros((len(bets), size))
+    for index, bet in enumerate(bets):
+        if bet is not None:
+            a[index, : bet[0].size], b[index, : bet[1].size] = bet
+    return a, b
+
+
+def points_of(chosen: list[Candidate]) -> Points:
+    """Return the bets of all charts, flat; a chart that is not watched has one point that never moves."""
+    strata = chosen[0].centre.size
+    nothing = np.zeros((strata, 1))
+    a = [candidate.a if candidate.spec.watchable else nothing for candidate in chosen]
+    b = [candidate.b if candidate.spec.watchable else nothing for candidate in chosen]
+    sizes = [part.shape[1] for part in a]
+    return Points(
+        chart=np.repeat(np.arange(len(chosen), dtype=np.int64), sizes),
+        a=np.concatenate(a, axis=1),
+        b=np.concatenate(b, axis=1),
+        centre=np.stack([candidate.centre for candidate in chosen], axis=1),
+    )

@@ -1,0 +1,137 @@
+"""Decide: frames of all sources in, closed cells to charts, findings out. One state a shard, per model version inside.
+
+Cells close when the smallest watermark over the sources has passed them; what a closed sequence of
+cells decides depends on the events alone, not on slices, ticks or sharding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from regate.config.model import Detection, ModelConfig
+from regate.detectors.cells import CELL_US, Joiner, layout_digest
+from regate.detectors.clocks import Clock, EventClock
+from regate.detectors.columns import ModelKey
+from regate.detectors.decide_model import Model
+from regate.detectors.finding import Finding
+from regate.detectors.frames import Frame
+from regate.detectors.label_join import Join
+from regate.detectors.observe import NO_TIME
+from regate.detectors.outcomes import sample_shift
+from regate.detectors.profile import Profile
+from regate.detectors.silence import Silence, expected_gap_ms
+from regate.detectors.watch import Watch
+
+FOREVER = 1 << 62  # a limit that every cell has passed
+
+
+@dataclass(slots=True)
+class Source:
+    """What one observe shard has proven."""
+
+    watermark_us: int = NO_TIME
+    idle: bool = False
+
+
+@dataclass(slots=True)
+class Shard:
+    """State of one decide shard."""
+
+    sources: dict[str, Source] = field(default_factory=dict)
+    models: dict[ModelKey, Model] = field(default_factory=dict)
+    open_cell: int = NO_TIME  # cells before it are closed
+    silence: Silence = field(default_factory=Silence)
+
+    def configure(self, key: ModelKey, profile: Profile | None, config: ModelConfig | None) -> None:
+        """Put a profile in force. Charts whose digest is unchanged keep their state, open incidents survive."""
+        model = self.models.setdefault(key, Model())
+        before = model.watch
+        if profile is None:
+            if before is not None:
+                self.models[key] = Model(counters=model.counters, learned=model.learned)
+            return
+        if before is not None and before.profile.digest == profile.digest:
+            return
+        clock: Clock = EventClock(profile.budget_period_us, profile.events_per_second)
+        if before is not None:
+            clock = before.clock
+            if isinstance(clock, EventClock):
+                clock.period_us, clock.events_per_second = profile.budget_period_us, profile.events_per_second
+        place(model, Watch(profile, clock), config)
+
+    def bound(self, key: ModelKey, config: ModelConfig | None) -> None:
+        """Put the memory limits of a changed configuration in force."""
+        join = self.models[key].join
+        if join is not None:
+            join.capacity = _capacity(config)
+
+    def take(self, frame: Frame) -> None:
+        """Take one frame. Cells close in `close`, when all frames of the step are in."""
+        for name in frame.sources:  # a partition that has said nothing yet must hold the cells open
+            self.sources.setdefault(name, Source())
+        source = self.sources.setdefault(frame.source, Source())
+        for part in frame.parts:
+            self.models.setdefault(part.key, Model()).take(part, self.open_cell)
+            if part.fragments is not None:
+                self.silence.heard(part.key, frame.source, part.fragments.last_arrival_us // 1000)
+        source.watermark_us = max(source.watermark_us, frame.watermark_us)
+        source.idle = frame.idle
+        self.silence.alive(frame.source, frame.tick_ms)
+
+    def watermark_us(self) -> int:
+        """Return the smallest watermark over the sources that move; `FOREVER` when all are proven empty."""
+        moving = [source.watermark_us for source in self.sources.values() if not source.idle]
+        return min(moving, default=FOREVER)
+
+    def close(self, watermark_us: int | None = None) -> list[Finding]:
+        """Close the cells that end at or before the watermark, over all models; return what they decide."""
+        watermark_us = self.watermark_us() if watermark_us is None else watermark_us
+        if watermark_us == FOREVER:
+            limit = max((model.last() + 1 for model in self.models.values()), default=self.open_cell)
+        else:
+            limit = watermark_us // CELL_US
+        if limit <= self.open_cell:
+            return []
+        self.open_cell = limit
+        return [finding for _, model in _by_name(self.models) for finding in model.close(limit)]
+
+    def tick(self, now_ms: int, configs: dict[ModelKey, ModelConfig]) -> list[Finding]:
+        """Take wall time; return what became silent or came back."""
+        expected = {}
+        for key, model in self.models.items():
+            config = configs.get(key)
+            gap = 0 if model.watch is None else model.watch.profile.gap_us
+            expected[key] = expected_gap_ms(gap, None if config is None else config.detection.silence_after_seconds)
+        return self.silence.check(now_ms, expected)
+
+
+def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
+    """Put charts in force for a model; what the old ones and the new ones share goes on."""
+    layout = layout_digest(watch.profile.layout)
+    before = model.watch
+    if before is not None:
+        inherit(watch, before)
+    if layout != model.layout:
+        model.joiner = Joiner()  # integers of two layouts do not add up
+    model.layout, model.watch = layout, watch
+    capacity = _capacity(config)
+    if model.join is None:
+        model.join = Join(capacity, sample_shift(capacity, watch.profile.events_per_second))
+    model.join.capacity = capacity
+
+
+def _capacity(config: ModelConfig | None) -> int:
+    return Detection().open_predictions if config is None else config.detection.open_predictions
+
+
+def inherit(watch: Watch, before: Watch) -> None:
+    """Carry over incidents, counts and the state of every chart whose digest is unchanged; the others start anew."""
+    watch.incidents, watch.opened, watch.events = before.incidents, before.opened, before.events
+    kept = {chart.digest: index for index, chart in enumerate(before.bank.charts)}
+    watch.adopt({digest: before.chart_state(index) for digest, index in kept.items()}, before.state.blocks)
+    watch.refresh()
+
+
+def _by_name(models: dict[ModelKey, Model]) -> Iterable[tuple[ModelKey, Model]]:
+    return sorted(models.items(), key=lambda item: str(item[0]))

@@ -1,0 +1,208 @@
+"""Incidents: one change is one finding, and nobody can hide behind the first.
+
+Charts that carry an open incident leave the mean and are followed here until they are quiet; the rest
+goes on under the full budget. Harm never joins an incident of changed inputs: it is its own finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regate.config.canonical import content_id
+from regate.detectors.cells import BLOCK_EVENTS
+from regate.detectors.charts import Bank, Explanation
+from regate.detectors.columns import BoolArray, FloatArray, ModelKey
+from regate.detectors.finding import Carrier, Finding, Kind
+from regate.detectors.layout import ChartSpec
+from regate.detectors.numerics import LOG2_10, exp2, log2
+
+# An incident takes charts whose statistic is this far (log10) above the head start of one block.
+JOIN_LOG10 = 3.0
+# Onsets this many blocks apart are one change; with thin traffic blocks hold fewer than 64 events, then as many events.
+NEAR_BLOCKS = 5
+# This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
+# off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
+MOVED_DEVIATIONS = 3.0
+# Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
+# standing change comes and goes; without the second half one change became eleven findings.
+QUIET_LOG10 = -1.0
+QUIET_EVENTS = 1024
+# Of which each chart must have seen so many itself: no label is no proof that the error rate is back.
+QUIET_OWN = QUIET_EVENTS // 4
+# A loss of this much accuracy has severity 1; a change of inputs without labels has severity .5.
+WORST_LOSS = 0.2
+INPUT_SEVERITY = 0.5
+
+
+@dataclass(slots=True)
+class Incident:
+    """An open incident: its first finding, and the charts that carry it, by name."""
+
+    finding: Finding
+    kind: Kind
+    onset_block: int
+    opened_block: int
+    charts: list[str] = field(default_factory=list)
+    quiet_events: int = 0
+    quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
+
+    def near(self, onset_block: int, blocks: int) -> bool:
+        """Return whether an excursion that began there, give or take some blocks, is part of this change."""
+        return self.onset_block - blocks <= onset_block <= self.opened_block + blocks
+
+    def moved_since(self, explanation: Explanation, chart: int, blocks: int) -> bool:
+        """Return whether a chart that this or a later opening restarted has been off, the same way, ever since."""
+        restarted = int(explanation.start_block[chart]) >= self.opened_block - blocks
+        return restarted and bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a decision is made with: the block's end, the statistic and what it had to pass (log10)."""
+
+    key: ModelKey
+    profile_digest: str
+    number: int  # ordinal of the incident
+    block: int  # ordinal of the block
+    cell: int
+    events: int
+    detected: int  # mark, by the clock
+    total: float
+    threshold: float
+    historical: bool = False
+
+
+def six(value: float) -> str:
+    """Return a decimal string of 6 significant digits.
+
+    >>> six(4.123456789)
+    '4.12346'
+    """
+    return f"{value:.6g}"
+
+
+def near_blocks(blocks: int, events: int) -> int:
+    """Return how many blocks apart onsets still are one change, from the mean length of blocks so far.
+
+    >>> near_blocks(100, 6400), near_blocks(100, 100)
+    (5, 320)
+    """
+    return max(NEAR_BLOCKS, -(-NEAR_BLOCKS * BLOCK_EVENTS * blocks // max(events, 1)))
+
+
+def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> BoolArray:
+    """Return the charts whose onset estimate overlaps the lead's.
+
+    An onset is known to within a few blocks when the change is strong, and only to a share of the time
+    since when it is weak.
+    """
+    onset = explanation.onset_block
+    since = block - np.minimum(onset, onset[lead])
+    return np.asarray(np.abs(onset - onset[lead]) <= np.maximum(near, since // 2))
+
+
+def severity(spec: ChartSpec, effect: float) -> float:
+    """Return 0 to 1: from the loss of performance where it is known, else .5."""
+    if spec.kind != "harm":
+        return INPUT_SEVERITY
+    return round(min(1.0, INPUT_SEVERITY + (1 - INPUT_SEVERITY) * max(effect, 0.0) / WORST_LOSS), 4)
+
+
+def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold: float) -> str:
+    """Return one sentence for a person."""
+    if spec.kind == "harm":
+        what = f"the rate of wrong predictions moved by {effect:+.3f}"
+    elif spec.unit == "sigma":
+        what = f"{spec.subject} moved {effect:+.2f} sigma"
+    elif spec.unit == "ratio":
+        what = f"the spread of {spec.subject} became {effect:.2f} times what it was"
+    else:
+        what = f"{spec.subject}: {spec.statistic} moved by {effect:+.3f}"
+    return f"{what} since {since}; evidence 10^{total:.1f} against 10^{threshold:.1f}"
+
+
+def open_incident(
+    bank: Bank, explanation: Explanation, lead: int, members: BoolArray, moment: Moment, since: str
+) -> Incident:
+    """Return a new incident of the charts in ``members`` (the lead among them), with its finding."""
+    spec = bank.charts[lead]
+    chosen = [lead, *(int(index) for index in np.flatnonzero(members) if index != lead)]
+    names = [bank.charts[index].name for index in chosen]
+    onset = int(explanation.onset_mark[lead])
+    identity = content_id(
+        "finding", str(moment.key), sorted(names), moment.profile_digest, onset, moment.detected, moment.number
+    )
+    effect = float(explanation.effect[lead])
+    finding = Finding(
+        id=identity,
+        incident=identity,
+        tenant=moment.key.tenant,
+        model=moment.key.model,
+        model_version=moment.key.version,
+        deployment=moment.key.deployment,
+        family=spec.family,
+        kind=spec.kind,
+        detector=spec.family,
+        subject=spec.subject,
+        severity=severity(spec, effect),
+        evidence=six(moment.total),
+        threshold=six(moment.threshold),
+        effect=six(effect),
+        unit=spec.unit,
+        onset_us=onset,
+        detected_us=moment.detected,
+        cell=moment.cell,
+        events=moment.events,
+        carriers=tuple(_carrier(bank, explanation, index) for index in chosen),
+        profile_digest=moment.profile_digest,
+        historical=moment.historical,
+        message=describe(spec, effect, since, moment.total, moment.threshold) + _with(bank, chosen),
+    )
+    return Incident(finding, spec.kind, int(explanation.onset_block[lead]), moment.block, names)
+
+
+def _with(bank: Bank, chosen: list[int]) -> str:
+    lead = bank.charts[chosen[0]].subject
+    others = list(dict.fromkeys(bank.charts[index].subject for index in chosen if bank.charts[index].subject != lead))
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return f"; with {', '.join(others[:5])}{more}" if others else ""
+
+
+def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
+    spec = bank.charts[index]
+    return Carrier(
+        chart=spec.name,
+        family=spec.family,
+        subject=spec.subject,
+        statistic=spec.statistic,
+        evidence=six(float(explanation.log_r[index])),
+        effect=six(float(explanation.effect[index])),
+        unit=spec.unit,
+    )
+
+
+def recovered(incident: Incident, moment: Moment) -> Finding:
+    """Return the revision that closes an incident whose charts have become quiet."""
+    first = incident.finding
+    return first.model_copy(
+        update={
+            "type": "revision",
+            "revision": "recovered",
+            "id": content_id("revision", first.id, "recovered"),
+            "evidence": six(moment.total),
+            "threshold": six(moment.threshold),
+            "detected_us": moment.detected,
+            "cell": moment.cell,
+            "events": moment.events,
+            "message": f"{first.subject} is back: quiet and as in the reference for {incident.quiet_events} events",
+        }
+    )
+
+
+def followed_level(log_r: FloatArray, charts: list[int]) -> float:
+    """Return log10 of the mean R of the charts that carry an incident."""
+    chosen = log_r[charts]
+    high = float(chosen.max())
+    return high + float(log2(float(exp2((chosen - high) * LOG2_10).mean()))) / LOG2_10

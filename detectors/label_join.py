@@ -1,0 +1,138 @@
+"""Late labels meet their predictions: bounded memory, first label wins, contradictions are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regate.detectors.columns import IntArray
+from regate.detectors.outcomes import LabelRows, Predictions, sampled, wrong
+
+# A segment holds less than twice this, 16 bytes each: a snapshot chunk stays below a record's default limit of 1 MB.
+SEGMENT = 16_384
+
+
+@dataclass(slots=True)
+class Segment:
+    """Predictions that came after each other, and the labels that came for them."""
+
+    number: int
+    predictions: dict[int, int] = field(default_factory=dict)  # event id -> value, no label yet
+    answered: dict[int, int] = field(default_factory=dict)  # event id -> first label
+
+    def __len__(self) -> int:
+        return len(self.predictions) + len(self.answered)
+
+
+@dataclass(slots=True)
+class Join:
+    """The memory of one model's join. Cells come in order; within a cell predictions come first, both by event id."""
+
+    capacity: int
+    shift: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # label before its prediction: value, stratum
+    made: int = 0  # segments ever made
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def take(self, predictions: Predictions, labels: LabelRows, cutoff: float | None) -> tuple[IntArray, IntArray]:
+        """Take the rows of one closed cell; return (wrong, stratum) of the outcomes that it decides."""
+        pairs: list[tuple[int, int, int]] = []  # prediction, label, stratum
+        self._remember(predictions, pairs)
+        for event_id, label, own, stratum, kept in _ordered(labels, self.shift):
+            if kept:
+                self._label(event_id, label, own, stratum, pairs)
+            elif own:  # outside the sample nothing is remembered, and nothing needs to be
+                pairs.append((own, label, stratum))
+        self._bound()
+        if not pairs:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        values = np.array([(pair[0], pair[1]) for pair in pairs], dtype=np.uint64)
+        return wrong(values[:, 0].copy(), values[:, 1].copy(), cutoff), np.array([pair[2] for pair in pairs])
+
+    def _remember(self, rows: Predictions, pairs: list[tuple[int, int, int]]) -> None:
+        if not len(rows.event_id):
+            return
+        keep = sampled(rows.event_id, self.shift)
+        order = np.argsort(rows.event_id[keep], kind="stable")
+        ids, values = rows.event_id[keep][order].tolist(), rows.value[keep][order].tolist()
+        for start in range(0, len(ids), SEGMENT):
+            span = slice(start, start + SEGMENT)
+            self._segment().predictions.update(zip(ids[span], values[span], strict=True))
+        if self.waiting:
+            for event_id, value in zip(ids, values, strict=True):
+                early = self.waiting.pop(event_id, None)
+                if early is not None:
+                    pairs.append((value, early[0], early[1]))
+                    self._answer(event_id, early[0])
+
+    def _segment(self) -> Segment:
+        if not self.segments or len(self.segments[-1]) >= SEGMENT:
+            self.segments.append(Segment(self.made))
+            self.made += 1
+        return self.segments[-1]
+
+    def _answer(self, event_id: int, label: int) -> None:
+        for segment in reversed(self.segments):
+            if segment.predictions.pop(event_id, None) is not None:
+                segment.answered[event_id] = label
+                return
+
+    def _label(self, event_id: int, label: int, own: int, stratum: int, pairs: list[tuple[int, int, int]]) -> None:
+        for segment in reversed(self.segments):
+            value = segment.predictions.pop(event_id, None)
+            if value is not None:
+                segment.answered[event_id] = label
+                pairs.append((value, label, stratum))
+                return
+            first = segment.answered.get(event_id)
+            if first is not None:
+                self._count("label_repeated" if first == label else "label_contradiction")
+                return
+        if own:
+            self._segment().answered[event_id] = label
+            pairs.append((own, label, stratum))
+        elif event_id in self.waiting:
+            self._count("label_repeated" if self.waiting[event_id][0] == label else "label_contradiction")
+        else:
+            self.waiting[event_id] = (label, stratum)
+
+    def _bound(self) -> None:
+        """Keep open predictions and waiting labels within capacity by halving the sample, the answered by age."""
+        while sum(len(segment.predictions) for segment in self.segments) > self.capacity and self.shift < 63:
+            self.shift += 1
+            for segment in self.segments:
+                segment.predictions = _thinned(segment.predictions, self.shift)
+            self._count("join_halved")
+        while len(self.waiting) > self.capacity:
+            del self.waiting[next(iter(self.waiting))]
+            self._count("label_unmatched")
+        answered = sum(len(segment.answered) for segment in self.segments)
+        for segment in self.segments:
+            if answered <= self.capacity:
+                break
+            answered -= len(segment.answered)
+            segment.answered = {}
+        self.segments = [segment for segment in self.segments if len(segment)]
+
+    def _count(self, name: str) -> None:
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+
+def _thinned(values: dict[int, int], shift: int) -> dict[int, int]:
+    ids = np.fromiter(values, dtype=np.uint64, count=len(values))
+    return {event_id: values[event_id] for event_id in ids[sampled(ids, shift)].tolist()}
+
+
+def _ordered(labels: LabelRows, shift: int) -> Iterable[tuple[int, int, int, int, bool]]:
+    order = np.lexsort((labels.stratum, labels.own, labels.value, labels.event_id))
+    return zip(
+        labels.event_id[order].tolist(),
+        labels.value[order].tolist(),
+        labels.own[order].tolist(),
+        labels.stratum[order].tolist(),
+        sampled(labels.event_id[order], shift).tolist(),
+        strict=True,
+    )
