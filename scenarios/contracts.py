@@ -76,6 +76,7 @@ class Check(BaseModel):
     unit: str = ""
     message: str = ""
     failure_mode: str = ""
+    measured: bool = False  # time or memory of this machine: beside the run digest, not in it
 
 
 class RunResult(BaseModel):

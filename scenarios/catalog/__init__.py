@@ -1,0 +1,1 @@
+"""The catalog: scenario records and suites as YAML files, and what loads them."""

@@ -1,0 +1,1 @@
+"""Scenario families: each turns a record into inputs (plan) and answers into verdicts (judge)."""

@@ -1,0 +1,1 @@
+"""Targets: models under validation behind one small interface."""
