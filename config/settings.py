@@ -18,6 +18,7 @@ class Bus(Strict):
     labels_topic: str = "labels"
     partitions: int = Field(default=6, ge=1, le=1000)  # of regate's own placed topics
     replication: int = Field(default=1, ge=1)
+    session_seconds: float = Field(default=30.0, ge=1)  # a dead process's partitions are taken over after this
 
 
 class Limits(Strict):

@@ -1,0 +1,1 @@
+"""Shipped documents: what a fresh installation applies."""
