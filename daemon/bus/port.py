@@ -27,9 +27,12 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as read; ``timestamp_ms`` is the bus's own (create or append) time."""
+class Record(NamedTuple):
+    """One record as read; ``timestamp_ms`` is the bus's own (create or append) time.
+
+    A tuple: a frozen dataclass costs four times as much to make. Kafka's consumer returns many as
+    `regate.daemon.bus.records.Records`, which makes them only for who asks.
+    """
 
     topic: str
     partition: int
@@ -90,7 +93,7 @@ class GroupConsumer(Protocol):
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group for these topics (all must exist)."""
 
-    def poll(self, timeout_seconds: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+    def poll(self, timeout_seconds: float, max_records: int) -> Mapping[TopicPartition, Sequence[Record]]:
         """Return what is there, waiting at most ``timeout_seconds`` for the first record."""
 
     def take_changes(self) -> Changes:

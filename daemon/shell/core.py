@@ -55,8 +55,13 @@ Output = OutRecord | Artefact
 class RoleCore(Protocol):
     """One role. State is opaque to the shell, owned by one shard, and may be changed in place by `step`."""
 
-    name: str  # "observe", "decide", "gate", "validate"
-    inputs: tuple[str, ...]  # logical names of the input topics
+    @property
+    def name(self) -> str:
+        """Return ``observe``, ``decide``, ``gate`` or ``validate``."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the logical names of the input topics, in the order in which a step takes them."""
 
     def initial(self, shard: str) -> Any:
         """Return the state of a shard that has seen nothing. ``shard`` is for example ``telemetry-3`` or ``3``."""
