@@ -1,0 +1,255 @@
+"""Backtest: the daemon's own observe and decide cores over one file.
+
+Rows clock (the default): blocks are 64 consecutive rows in file order, whatever columns exist; event
+time serves only strata. Event clock: cells are seconds of event time, as in the daemon. Either way the
+last, shorter block is closed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from regate.config.errors import ConfigError
+from regate.daemon.files.table import Table
+from regate.detectors.build import build_profile
+from regate.detectors.cells import BLOCK_EVENTS, CELL_US
+from regate.detectors.clocks import EventClock, RowClock
+from regate.detectors.columns import Categorical, Column, IntArray, Labels, Numeric, Slice
+from regate.detectors.decide import FOREVER, Shard, place
+from regate.detectors.decide_model import Model
+from regate.detectors.finding import Finding
+from regate.detectors.frames import Frame
+from regate.detectors.observe import Observed, Partition, Watched, cell_fragments, observe, watched
+from regate.detectors.outcomes import (
+    NO_VALUE,
+    LabelRows,
+    Predictions,
+    predicted,
+    reference_outcomes,
+    values_of,
+)
+from regate.detectors.profile import Profile
+from regate.detectors.watch import OnFinding, Watch
+
+# Rows taken at once: statistics are vectorised over them, and progress and findings appear this often.
+CHUNK_BLOCKS = 512
+SOURCE = "file"
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a backtest is asked for."""
+
+    reference_rows: int
+    clock: Literal["rows", "event"] = "rows"
+    budget_events: float | None = None  # None: 10^6 by rows, the configured period by event time
+    on_finding: OnFinding = "incident"
+    label_delay: int = 0
+    events_per_second: float | None = None
+    calibrate_seconds: float | None = None
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Backtest:
+    """One run: the profile of the first rows, and the findings of the rest as they are decided."""
+
+    table: Table
+    options: Options
+    profile: Profile = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def build(self, progress: Progress | None = None) -> Profile:
+        """Build the profile of the reference rows.
+
+        :raises ConfigError: when the file is not longer than the reference, or nothing can be watched.
+        """
+        table, options = self.table, self.options
+        if not 0 < options.reference_rows < table.rows:
+            raise ConfigError(
+                f"{options.reference_rows} reference rows of {table.rows} leave nothing to watch",
+                hint="choose fewer: --reference-rows",
+            )
+        if options.clock == "event" and table.event_time_us() is None:
+            raise ConfigError("the file has no event_time column", hint="use --clock rows")
+        reference = table.slice(0, options.reference_rows)
+        wrong, cutoff = reference_outcomes(reference, self._labels(0, options.reference_rows), table.config.output)
+        if table.has_label and wrong is None:
+            self.notes.append("no performance chart: the file has no predictions (or no scores) beside its labels")
+        if not table.has_label:
+            self.notes.append("no performance chart: the file has no labels")
+        self.profile = build_profile(
+            table.config,
+            table.key,
+            reference,
+            wrong,
+            block_rows=BLOCK_EVENTS,
+            budget_events=_budget(options),
+            events_per_second=options.events_per_second,
+            calibrate_seconds=options.calibrate_seconds,
+            seed=options.seed,
+            error_cutoff=cutoff,
+            progress=progress,
+        )
+        return self.profile
+
+    def findings(self, progress: Progress | None = None) -> Iterator[dict[str, Any]]:
+        """Yield findings and revisions in the form of the contract, in order of their rows."""
+        run = self._by_rows if self.options.clock == "rows" else self._by_event_time
+        for finding, row, first_row in run(progress or _silent):
+            yield as_json(finding, row, first_row)
+
+    def _labels(self, start: int, stop: int) -> Column | None:
+        labels = self.table.labels()
+        return None if labels is None else _cut(labels, slice(start, stop))
+
+    def _by_rows(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
+        first, rows = self.options.reference_rows, self.table.rows
+        clock = RowClock(_budget(self.options) or DEFAULT_BUDGET, rows, offset=first)
+        model = Model()
+        place(model, Watch(self.profile, clock, self.options.on_finding), self.table.config)
+        joins = watched(self.table.config, self.profile).joins
+        for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
+            stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
+            piece = self.table.slice(start, stop)
+            cell = (np.arange(start, stop) - first) // BLOCK_EVENTS
+            part = Observed(piece.key, cell_fragments(piece, self.profile, cell, layout=model.layout))
+            if joins:
+                part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
+            model.take(part, 0)
+            limit = FOREVER if stop == rows else int(cell[-1]) + 1
+            for finding in model.close(limit):
+                yield finding, finding.detected_us, finding.onset_us
+            progress("watch", (stop - first) / (rows - first))
+        self._count(model)
+
+    def _predictions(self, piece: Slice, cell: IntArray) -> Predictions | None:
+        value = predicted(piece, self.table.config.output)
+        if value is None or self.options.label_delay == 0:  # then each label carries its prediction
+            return None
+        known = value != NO_VALUE
+        return Predictions(piece.event_id[known], cell[known], value[known])
+
+    def _label_rows(self, start: int, stop: int) -> LabelRows | None:
+        """Return the labels that arrive with rows ``start`` to ``stop``: those of rows ``--label-delay`` before."""
+        first, delay = self.options.reference_rows, self.options.label_delay
+        low, high = max(start - delay, first), stop - delay
+        labels = self._labels(low, high) if high > low else None
+        if labels is None:
+            return None
+        piece = self.table.slice(low, high)
+        value = values_of(labels, self.table.config.output)
+        own = predicted(piece, self.table.config.output) if delay == 0 else None
+        if own is None:
+            own = np.zeros(piece.n, dtype=np.uint64)
+        cell = (np.arange(low, high) + delay - first) // BLOCK_EVENTS
+        times = self.table.slice(low + delay, high + delay).event_time_us
+        known = (value != NO_VALUE) & ((own != NO_VALUE) | (delay > 0))
+        stratum = self.profile.stratum(times).astype(np.int64)
+        return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known])
+
+    def _by_event_time(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
+        first, rows = self.options.reference_rows, self.table.rows
+        shard, partition, key = Shard(), Partition(), self.table.key
+        shard.configure(key, self.profile, self.table.config)
+        model = shard.models[key]
+        budget = self.options.budget_events
+        if model.watch is not None:
+            model.watch.on_finding = self.options.on_finding
+            if budget is not None and isinstance(model.watch.clock, EventClock):
+                model.watch.clock.period_us = self._period_us(budget)
+        models = {key: watched(self.table.config, self.profile)}
+        reached = np.maximum.accumulate(self.table.whole.event_time_us[first:])
+        for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
+            stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
+            batch: list[Slice | Labels] = [self.table.slice(start, stop)]
+            labels = self._late_labels(start, stop)
+            if labels is not None:
+                batch.append(labels)
+            parts = tuple(observe(partition, batch, models, Watched()))
+            shard.take(Frame(SOURCE, partition.watermark_us, parts=parts))
+            for finding in shard.close(None if stop < rows else FOREVER - 1):
+                row = int(np.searchsorted(reached, finding.detected_us, side="left")) - 1
+                onset = int(np.searchsorted(reached, finding.onset_us, side="left"))
+                yield finding, first + min(max(row, 0), len(reached) - 1), first + min(onset, len(reached) - 1)
+            progress("watch", (stop - first) / (rows - first))
+        self._count(model)
+
+    def _period_us(self, budget_events: float) -> int:
+        """Return how long ``budget_events`` take at the reference's traffic."""
+        times = self.table.slice(0, self.options.reference_rows).event_time_us
+        span = max(int(times.max() - times.min()), CELL_US)
+        return max(1, round(span * budget_events / len(times)))
+
+    def _late_labels(self, start: int, stop: int) -> Labels | None:
+        delay, first = self.options.label_delay, self.options.reference_rows
+        low, high = max(start - delay, first), stop - delay
+        labels = self._labels(low, high) if high > low else None
+        if labels is None:
+            return None
+        piece, later = self.table.slice(low, high), self.table.slice(low + delay, high + delay)
+        return Labels(
+            key=piece.key,
+            n=piece.n,
+            event_id=piece.event_id,
+            event_time_us=later.event_time_us,
+            arrival_us=later.arrival_us,
+            label=labels,
+            prediction=piece.prediction if delay == 0 else None,
+        )
+
+    def _count(self, model: Model) -> None:
+        self.counters.update({name: number for name, number in model.counters.items() if number})
+        if model.join is not None:
+            self.counters.update(model.join.counters)
+
+
+DEFAULT_BUDGET = 1_000_000.0
+
+
+def _budget(options: Options) -> float | None:
+    if options.budget_events is not None or options.clock == "event":
+        return options.budget_events
+    return DEFAULT_BUDGET
+
+
+def _silent(_stage: str, _share: float) -> None:
+    return
+
+
+def _cut(column: Column, cut: slice) -> Column:
+    if isinstance(column, Numeric):
+        return Numeric(column.values[cut])
+    return Categorical(column.codes[cut], column.categories)
+
+
+def as_json(finding: Finding, row: int, first_row: int) -> dict[str, Any]:
+    """Return a finding in the form of the contract (docs: Backtest)."""
+    lead = finding.carriers[0] if finding.carriers else None
+    return {
+        "type": finding.type,
+        "row": row,
+        "first_row": min(first_row, row),
+        "family": finding.family,
+        "kind": finding.kind,
+        "detector": finding.detector,
+        "subject": finding.subject,
+        "evidence": float(finding.evidence),
+        "threshold": float(finding.threshold),
+        "effect": float(finding.effect),
+        "unit": finding.unit,
+        "statistic": lead.statistic if lead else "",
+        "severity": finding.severity,
+        "id": finding.id,
+        "incident": finding.incident,
+        "revision": finding.revision,
+        "charts": [carrier.chart for carrier in finding.carriers],
+        "message": finding.message,
+    }

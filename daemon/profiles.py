@@ -1,0 +1,207 @@
+"""Where reference rows come from: a file, or a stretch of the telemetry and label topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from regate.config.errors import ConfigError
+from regate.config.model import ModelConfig
+from regate.config.settings import Limits
+from regate.daemon.bus.port import Bus, Reader, Record, TopicPartition
+from regate.daemon.files.table import read_table
+from regate.daemon.wire.decode import Decoder
+from regate.detectors.build import build_profile
+from regate.detectors.columns import MISSING_CODE, Categorical, Column, FloatArray, IntArray, Labels, Numeric, Slice
+from regate.detectors.outcomes import reference_outcomes
+from regate.detectors.profile import Profile
+
+Progress = Callable[[str, float], None]
+
+# Records read from the bus at once: bounds memory while decoding.
+CHUNK = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a profile is asked for."""
+
+    events_per_second: float | None
+    budget_events: float | None
+    calibrate_seconds: float | None
+    seed: int
+
+
+def from_file(path: Path, config: ModelConfig | None, rows: int | None, request: Request, tell: Progress) -> Profile:
+    """Build a profile from the first ``rows`` rows of a file (default all)."""
+    table = read_table(path, config)
+    reference = table.slice(0, table.rows if rows is None else rows)
+    labels = table.labels()
+    cut = None if labels is None else _cut(labels, reference.n)
+    rate = request.events_per_second
+    if rate is None and request.budget_events is None and table.event_time_us() is not None:
+        rate = table.config.detection.events_per_second or measured_rate(reference.event_time_us)
+    return _build(table.config, reference, cut, replace(request, events_per_second=rate), tell)
+
+
+def from_topic(
+    bus: Bus,
+    topic: str,
+    labels_topic: str | None,
+    config: ModelConfig,
+    since: str | None,
+    until: str | None,
+    limits: Limits,
+    request: Request,
+    tell: Progress,
+) -> Profile:
+    """Build a profile of ``config``'s model, version and deployment from a stretch of a topic.
+
+    :raises ConfigError: when the topic is not there or holds no event of the model in that time.
+    """
+    decoder = Decoder({(config.tenant, config.model): config}, limits)
+    events: list[Slice] = []
+    labels: list[Labels] = []
+    for records in _records(bus, topic, since, until, tell):
+        events += [part for part in decoder.decode(records).slices if _is_of(part.key, config)]
+    if labels_topic is not None:
+        for records in _records(bus, labels_topic, since, None, tell):
+            labels += decoder.decode_labels(records).labels
+    if not events:
+        raise ConfigError(
+            f"{topic} holds no event of {config.tenant}/{config.model} version {config.version} in that time",
+            hint="regate status shows what arrives; widen --since and --until",
+        )
+    reference = joined(events)
+    rate = request.events_per_second or config.detection.events_per_second
+    if rate is None and request.budget_events is None:
+        rate = measured_rate(reference.event_time_us)
+    outcome = outcome_column(reference, [part for part in labels if _is_of(part.key, config, any_version=True)])
+    return _build(config, reference, outcome, replace(request, events_per_second=rate), tell)
+
+
+def _build(config: ModelConfig, rows: Slice, labels: Column | None, request: Request, tell: Progress) -> Profile:
+    wrong, cutoff = reference_outcomes(rows, labels, config.output)
+    return build_profile(
+        config,
+        rows.key,
+        rows,
+        wrong,
+        budget_events=request.budget_events,
+        events_per_second=request.events_per_second,
+        calibrate_seconds=request.calibrate_seconds,
+        seed=request.seed,
+        error_cutoff=cutoff,
+        progress=tell,
+    )
+
+
+def measured_rate(event_time_us: IntArray) -> float | None:
+    """Return events a second over the whole stretch, None when its times do not span any."""
+    span = int(event_time_us.max() - event_time_us.min()) if event_time_us.size else 0
+    return event_time_us.size / (span / 1e6) if span > 0 else None
+
+
+def _is_of(key: object, config: ModelConfig, *, any_version: bool = False) -> bool:
+    parts = (getattr(key, "tenant", None), getattr(key, "model", None), getattr(key, "deployment", None))
+    same = parts == (config.tenant, config.model, config.deployment)
+    return same and (any_version or getattr(key, "version", None) == config.version)
+
+
+def _records(bus: Bus, topic: str, since: str | None, until: str | None, tell: Progress) -> Iterator[Sequence[Record]]:
+    admin, reader = bus.admin(), bus.reader()
+    try:
+        count = admin.partitions(topic)
+        if not count:
+            raise ConfigError(f"there is neither a file nor a topic {topic}", hint="regate topics list")
+        for number in range(count):
+            partition = TopicPartition(topic, number)
+            start, stop = _range(reader, partition, since, until)
+            for first in range(start, stop, CHUNK):
+                yield reader.read(partition, first, min(first + CHUNK, stop))
+            tell("reading", (number + 1) / count)
+    finally:
+        admin.close()
+        reader.close()
+
+
+def _range(reader: Reader, partition: TopicPartition, since: str | None, until: str | None) -> tuple[int, int]:
+    start = reader.beginning(partition) if since is None else reader.at_time(partition, _milliseconds(since))
+    stop = reader.end(partition) if until is None else reader.at_time(partition, _milliseconds(until))
+    return start, max(start, stop)
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no time", hint="write 2026-01-31T12:00:00+00:00") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def joined(parts: Sequence[Slice]) -> Slice:
+    """Return all events as one slice in order of event time; names that a part lacks are missing there."""
+    names = sorted({name for part in parts for name in part.features})
+    n = sum(part.n for part in parts)
+    times = np.concatenate([part.event_time_us for part in parts])
+    order = np.argsort(times, kind="stable")
+    return Slice(
+        key=parts[0].key,
+        n=n,
+        event_id=np.concatenate([part.event_id for part in parts])[order],
+        event_time_us=times[order],
+        arrival_us=np.concatenate([part.arrival_us for part in parts])[order],
+        features={name: _stacked([(part.features.get(name), part.n) for part in parts], order) for name in names},
+        prediction=_stacked([(part.prediction, part.n) for part in parts], order),
+        scores={
+            name: np.concatenate([part.scores.get(name, np.full(part.n, np.nan)) for part in parts])[order]
+            for name in sorted({name for part in parts for name in part.scores})
+        },
+    )
+
+
+def _stacked(columns: Sequence[tuple[Column | None, int]], order: IntArray) -> Column:
+    """Return columns one behind the other, in ``order``; a column that is not there is missing."""
+    if any(isinstance(column, Numeric) for column, _ in columns):
+        numbers: list[FloatArray] = [
+            column.values if isinstance(column, Numeric) else np.full(n, np.nan) for column, n in columns
+        ]
+        return Numeric(np.concatenate(numbers)[order])
+    place: dict[str, int] = {}
+    codes = []
+    for column, n in columns:
+        if isinstance(column, Categorical):
+            to_code = [place.setdefault(category, len(place)) for category in column.categories]
+            codes.append(np.array([*to_code, MISSING_CODE], dtype=np.int32)[column.codes])
+        else:
+            codes.append(np.full(n, MISSING_CODE, dtype=np.int32))
+    return Categorical(np.concatenate(codes)[order], tuple(place))
+
+
+def outcome_column(rows: Slice, labels: Sequence[Labels]) -> Column | None:
+    """Return the first label of each row, by event id; None when no label is of these rows."""
+    if not labels:
+        return None
+    ids = np.concatenate([part.event_id for part in labels])
+    times = np.concatenate([part.event_time_us for part in labels])
+    column = _stacked([(part.label, part.n) for part in labels], np.arange(ids.size))
+    by_time = np.argsort(times, kind="stable")
+    known, first = np.unique(ids[by_time], return_index=True)
+    at = np.searchsorted(known, rows.event_id)
+    found = known[np.minimum(at, known.size - 1)] == rows.event_id
+    if not found.any():
+        return None
+    source = by_time[first[np.minimum(at, known.size - 1)]]
+    if isinstance(column, Numeric):
+        return Numeric(np.where(found, column.values[source], np.nan))
+    return Categorical(np.where(found, column.codes[source], MISSING_CODE).astype(np.int32), column.categories)
+
+
+def _cut(column: Column, rows: int) -> Column:
+    if isinstance(column, Numeric):
+        return Numeric(column.values[:rows])
+    return Categorical(column.codes[:rows], column.categories)

@@ -1,0 +1,161 @@
+"""The decide role: frames of all observe shards in, findings out, with the blocks behind each as an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from regate.config.errors import PoisonError
+from regate.daemon.bus.placement import partition_of
+from regate.daemon.bus.port import OutRecord, Record
+from regate.daemon.roles import standing as standings
+from regate.daemon.roles.standing import Standing
+from regate.daemon.shell.core import Artefact, Output, StepInput
+from regate.daemon.wire.cloudevents import encode_event
+from regate.daemon.wire.dead_letters import PREFIX, escape
+from regate.detectors import decide_state
+from regate.detectors.arrays import pack, unpack
+from regate.detectors.columns import ModelKey
+from regate.detectors.decide import Shard
+from regate.detectors.finding import Finding
+from regate.detectors.frames import decode_frame
+from regate.detectors.observe import NO_TIME
+from regate.detectors.watch import Watch
+
+# RFC 3339 has four digits for the year; a producer's clock may be anywhere.
+LAST_MS = 253_402_300_799_000
+
+
+@dataclass(slots=True)
+class State:
+    """One shard: the core's state, what control says, and what could not be used."""
+
+    number: int
+    core: Shard = field(default_factory=Shard)
+    standing: Standing = field(default_factory=Standing)
+    refused: dict[str, int] = field(default_factory=dict)  # by reason
+    refused_chunks: list[str] = field(default_factory=list)
+
+
+class DecideCore:
+    """Decide as a role: see `regate.daemon.shell.core.RoleCore`.
+
+    :param partitions: of regate's own placed topics; decides which models a shard owns.
+    """
+
+    name = "decide"
+    # Fragments, join rows and watermarks come in one record, because only one record is in order by itself.
+    inputs = ("cells",)
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def initial(self, shard: str) -> State:
+        """Return the state of a shard that has seen nothing."""
+        return State(int(shard))
+
+    def step(self, state: State, given: StepInput) -> list[Output]:
+        """Take control, then frames; close what the watermarks allow; then the tick."""
+        if given.control:
+            self._configure(state, state.standing.take(given.control))
+        out: list[Output] = []
+        for batch in given.batches:
+            for record in batch.records:
+                out.extend(self._take(state, batch.topic, record))
+        findings = state.core.close()
+        if given.tick is not None:
+            configs = {key: config for key in state.core.models if (config := state.standing.config(key))}
+            findings.extend(state.core.tick(given.tick.now_ms, configs))
+        for finding in findings:
+            out.extend(self._emit(state, finding))
+        return out
+
+    def dump(self, state: State) -> dict[str, bytes]:
+        """Return the state as named chunks."""
+        return {
+            **decide_state.dump(state.core),
+            **state.standing.dump(),
+            "role": pack({"refused": state.refused}, {}),
+        }
+
+    def load(self, shard: str, chunks: Mapping[str, bytes]) -> State:
+        """Return the state that `dump` wrote; unusable chunks are named in ``refused_chunks``."""
+        state = State(int(shard))
+        state.standing, refused = standings.load(chunks)
+        configs = {
+            key: config
+            for profile in state.standing.view.profiles.values()
+            if (config := state.standing.config(key := profile.key))
+        }
+        own = {name: data for name, data in chunks.items() if name == "shard" or name.startswith(decide_state.PREFIX)}
+        state.core, more = decide_state.load(own, state.standing.view.profiles, configs)
+        state.refused_chunks = refused + more
+        try:
+            meta, _ = unpack(chunks.get("role", b""))
+        except PoisonError:
+            state.refused_chunks.append("role")
+        else:
+            state.refused = meta["refused"]
+        return state
+
+    def _configure(self, state: State, changed: set[str]) -> None:
+        """Put profiles and settings in force; a profile taken back sends its model back to learning."""
+        profiles = state.standing.view.profiles
+        for name in sorted(changed):
+            kind, _, owner = name.partition("/")
+            if kind == "model":
+                for key in [key for key in state.core.models if key.placement == owner]:
+                    state.core.bound(key, state.standing.config(key))
+            if kind != "profile":
+                continue
+            profile = profiles.get(owner)
+            if profile is not None:
+                if partition_of(profile.key.placement, self._partitions) == state.number:
+                    state.core.configure(profile.key, profile, state.standing.config(profile.key))
+                continue
+            for key in [key for key in state.core.models if str(key) == owner]:
+                state.core.configure(key, None, None)
+
+    def _take(self, state: State, topic: str, record: Record) -> list[Output]:
+        try:
+            frame = decode_frame(record.value or b"", NO_TIME)
+        except PoisonError as error:
+            return [self._refuse(state, topic, record, error.reason, error.message)]
+        mine = tuple(part for part in frame.parts if partition_of(part.key.placement, self._partitions) == state.number)
+        refused: list[Output] = []
+        if len(mine) < len(frame.parts):
+            said = "a frame holds models that belong to another partition"
+            refused.append(self._refuse(state, topic, record, "misplaced", said))
+        state.core.take(replace(frame, parts=mine))
+        return refused
+
+    def _refuse(self, state: State, topic: str, record: Record, reason: str, message: str) -> OutRecord:
+        state.refused[reason] = state.refused.get(reason, 0) + 1
+        said = {
+            "reason": reason,
+            "message": escape(message),
+            "topic": topic,
+            "partition": str(record.partition),
+            "offset": str(record.offset),
+        }
+        headers = tuple((PREFIX + name, text.encode()) for name, text in said.items())
+        return OutRecord("dead-letters", record.value, None, headers, state.number)
+
+    def _emit(self, state: State, finding: Finding) -> list[Output]:
+        out: list[Output] = []
+        key = ModelKey(finding.tenant, finding.model, finding.model_version, finding.deployment)
+        model = state.core.models.get(key)
+        if finding.type == "finding" and finding.carriers and model is not None and model.watch is not None:
+            out.append(_blocks(finding, model.watch))
+        time_ms = min(max(finding.detected_us // 1000, 0), LAST_MS)
+        value, headers = encode_event("finding", finding.id, finding.scope, time_ms, finding)
+        out.append(OutRecord("findings", value, key.placement.encode(), headers, state.number))
+        return out
+
+
+def _blocks(finding: Finding, watch: Watch) -> Artefact:
+    """Return the block statistics since the onset: what it takes to compute the finding again, with its profile."""
+    opened = next((one for one in watch.incidents if one.finding.id == finding.id), None)
+    first = 0 if opened is None else opened.onset_block
+    meta = {"finding": finding.id, "profile": finding.profile_digest, "charts": [one.chart for one in finding.carriers]}
+    return Artefact(f"blocks-{finding.id}", pack(meta, dict(watch.history.since(first))))
