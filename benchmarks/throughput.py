@@ -1,6 +1,6 @@
 """Throughput, side by side on the same topic in one run.
 
-    python benchmarks/throughput.py [--events 400000] [--arrow-events 4000000] [--repeat 3] [--json FILE]
+    python benchmarks/throughput.py [--events 1000000] [--arrow-events 4000000] [--repeat 3] [--json FILE]
 
 Rows: bare kafka-python poll; kafka-python + json + 8 River ADWIN; regate's watch role (observe and decide, with
 journal, snapshots, transactions, profile, 8 numeric features and their charts) on JSON and on Arrow batches.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,13 @@ NAMES = {
     "json": "regate watch, JSON",
     "arrow": "regate watch, Arrow batches",
 }
+
+
+class Measured(NamedTuple):
+    events: int
+    seconds: float
+    cpu_seconds: float
+    step_p95_ms: float = 0.0  # while it reads a backlog
 
 
 def table(rows: int, seed: int) -> pa.Table:
@@ -82,8 +90,8 @@ def fill(bootstrap: str, folder: Path, form: str, events: int) -> None:
     bus.close()
 
 
-def baseline(bootstrap: str, events: int, *, adwin: bool) -> tuple[int, float, float]:
-    """Poll the topic to its end with kafka-python alone; return (events, seconds, CPU seconds)."""
+def baseline(bootstrap: str, events: int, *, adwin: bool) -> Measured:
+    """Poll the topic to its end with kafka-python alone."""
     from kafka import KafkaConsumer
 
     consumer = KafkaConsumer(
@@ -112,10 +120,10 @@ def baseline(bootstrap: str, events: int, *, adwin: bool) -> tuple[int, float, f
                         detector.update(inputs[f"f{index}"])
     took, worked = time.perf_counter() - started, time.process_time() - busy
     consumer.close()
-    return seen, took, worked
+    return Measured(seen, took, worked)
 
 
-def regate(bootstrap: str, folder: Path, form: str, events: int) -> tuple[int, float, float]:
+def regate(bootstrap: str, folder: Path, form: str, events: int) -> Measured:
     """Run the watch role from the beginning of the topic until everything is committed."""
     from regate.daemon import log
     from regate.daemon.apply import apply_documents
@@ -159,25 +167,23 @@ def regate(bootstrap: str, folder: Path, form: str, events: int) -> tuple[int, f
     worst = sorted(observe.counters.step_seconds)[int(len(observe.counters.step_seconds) * 0.95)]
     process.stop()
     process.join()
-    print(json.dumps({"step_p95_ms": round(worst * 1000, 1)}), file=sys.stderr)
-    return events, took, worked
+    return Measured(events, took, worked, worst * 1000)
 
 
 def child(row: str, bootstrap: str, folder: Path, events: int) -> None:
     if row in {"poll", "adwin"}:
-        done, seconds, worked = baseline(bootstrap, events, adwin=row == "adwin")
+        done = baseline(bootstrap, events, adwin=row == "adwin")
     else:
-        done, seconds, worked = regate(bootstrap, folder, row, events)
+        done = regate(bootstrap, folder, row, events)
     # Not ru_maxrss: after a fork it begins with the parent's.
     status = Path("/proc/self/status").read_text()
     peak_kb = int(status.split("VmHWM:")[1].split()[0])
     print(
         json.dumps(
             {
-                "events": done,
-                "seconds": seconds,
-                "events_per_second": done / seconds,
-                "cpu_us_per_event": worked / done * 1e6,
+                **done._asdict(),
+                "events_per_second": done.events / done.seconds,
+                "cpu_us_per_event": done.cpu_seconds / done.events * 1e6,
                 "peak_rss_mb": peak_kb / 1024,
             }
         )
@@ -186,7 +192,7 @@ def child(row: str, bootstrap: str, folder: Path, events: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--arrow-events", type=int, default=4_000_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -217,12 +223,12 @@ def main() -> None:
         finally:
             broker.stop()
     report = {row: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for row, runs in found.items()}
-    print(f"{'row':<40} {'events/s':>12} {'CPU us/event':>13} {'peak MB':>8}")
+    print(f"{'row':<40} {'events/s':>12} {'CPU us/event':>13} {'peak MB':>8} {'step p95 ms':>12}")
     for row in ROWS:
         told = report[row]
         print(
             f"{NAMES[row]:<40} {told['events_per_second']:>12,.0f} {told['cpu_us_per_event']:>13.2f} "
-            f"{told['peak_rss_mb']:>8.0f}"
+            f"{told['peak_rss_mb']:>8.0f} {told['step_p95_ms'] or '':>12.4}"
         )
     speed = {row: report[row]["events_per_second"] for row in ROWS}
     print(f"regate JSON / ADWIN row: {speed['json'] / speed['adwin']:.2f} (bound 1.15)")

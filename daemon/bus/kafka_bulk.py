@@ -8,32 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import structlog
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, KafkaConnectionError, KafkaError
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import calc_crc32c
 
 from regate.daemon.bus.port import Record
-from regate.daemon.bus.record_batch import UnusualError, read_records
-from regate.daemon.bus.records import Records
+from regate.daemon.bus.record_batch import Batches, UnusualError
+from regate.daemon.bus.records import Records, columns, joined
+
+log = structlog.get_logger(__name__)
 
 # The version whose inner parts this was written against.
 KNOWN_VERSION = "3.0.12"
-# Below this many records the client's own loop is as fast: numpy costs the same for one record as for fifty.
-FEW = 12
-# Small batches are handed over together, so that a topic of single records does not become one object each.
-TOGETHER = 1000
+# As many records are read together as keep the numpy calls cheap and their columns in the processor's cache.
+TOGETHER = 4096
+# A batch: its offset and length, then what the length counts, the format and the rest of the header.
+HEADER = DefaultRecordBatch.HEADER_STRUCT
+LENGTH_END = 12
+MAGIC_AT = 16
+MAGIC = 2
+EMPTY = columns([])
 # The client reads 4 kB a call, and each call gives the interpreter's lock away: while a step is computed, it gets the
 # lock back every 5 ms, so less than 1 MB/s would arrive for the next step.
 READ_BYTES = 1 << 18
+# Reads of one turn of the client's loop: heartbeats wait for it.
+READS = 4
 
 
 def install(client: Any) -> bool:
     """Let a `KafkaConsumer` read in bulk, and give `Records`; return whether it does."""
-    if version("kafka-python") != KNOWN_VERSION:
+    found = version("kafka-python")
+    if found != KNOWN_VERSION:
+        log.warning("bulk_reading_off", kafka_python=found, known=KNOWN_VERSION)
         return False
     fetcher, manager = client._fetcher, client._manager  # noqa: SLF001  (the version is checked)
     fetcher.PartitionRecords = WholeBatches
@@ -66,7 +80,7 @@ class LargeReads(KafkaTCPTransport):  # type: ignore[misc]  # kafka-python has n
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         got: list[bytes] = []
-        while True:
+        for _ in range(READS):
             try:
                 data = self._sock.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
@@ -81,17 +95,33 @@ class LargeReads(KafkaTCPTransport):  # type: ignore[misc]  # kafka-python has n
         return got[0] if len(got) == 1 else b"".join(got), None
 
 
+class _Batch(NamedTuple):
+    """The header of one batch, and where it stands in the fetched data."""
+
+    begin: int
+    end: int
+    magic: int
+    attributes: int = 0
+    offset: int = 0
+    last_delta: int = 0
+    first_ms: int = 0
+    max_ms: int = 0
+    producer: int = -1
+    records: int = 0
+
+
 class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
-    """What one fetch brought for one partition, as `Records`."""
+    """What one fetch brought for one partition, as pieces of `Records`."""
 
     def __init__(self, fetch_offset: int, tp: Any, records: Any, **rest: Any) -> None:
         super().__init__(fetch_offset, tp, records, **rest)
-        self.record_iterator = self._together(self._batches(records))  # `bool` and `drain` look at it
+        self._data = bytes(records._buffer)  # noqa: SLF001  (no copy: it is bytes)
+        self.record_iterator = self._pieces()  # `bool` and `drain` look at it
         self._left: Records | None = None
         self._after = fetch_offset  # where reading goes on after ``_left``
 
     def take(self, n: int | None = None) -> list[Records]:
-        """Return the next records in one piece, at most ``n``; no piece means that everything was returned."""
+        """Return the next piece, of at most ``n`` records, or none; at the end the client is told."""
         if self._left is None:
             found = next(self.record_iterator, None)
             if found is None:
@@ -106,93 +136,101 @@ class WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
         self.records_read += len(taken)
         return [taken] if len(taken) else []
 
-    def _together(self, batches: Iterator[tuple[Records | list[Record], int]]) -> Iterator[tuple[Records, int]]:
-        """Yield pieces with the offset after each; single records are collected first."""
-        few: list[Record] = []
+    def _pieces(self) -> Iterator[tuple[Records, int]]:
+        """Yield the visible records from the wanted offset on, and the offset after each piece."""
+        waiting: list[_Batch] = []
+        records = 0
         after = self.fetch_offset
         try:
-            for found, behind in batches:
-                if few and (isinstance(found, Records) or len(few) >= TOGETHER):
-                    yield _columns(few), after
-                    few = []
-                if isinstance(found, Records):
-                    yield found, behind
-                else:
-                    few += found
-                after = behind
-        except KafkaError:  # what was good before comes first
-            if few:
-                yield _columns(few), after
+            for batch in self._batches():
+                together = batch.magic == MAGIC and not batch.attributes & DefaultRecordBatch.CODEC_MASK
+                if waiting and (records >= TOGETHER or not together):
+                    yield self._wanted(self._read(waiting)), after
+                    waiting, records = [], 0
+                if together:
+                    if self._visible(batch):
+                        waiting.append(batch)
+                        records += batch.records
+                    after = batch.offset + batch.last_delta + 1
+                    continue
+                found = self._by_client(batch) if batch.magic < MAGIC or self._visible(batch) else EMPTY
+                if batch.magic >= MAGIC:
+                    after = batch.offset + batch.last_delta + 1
+                elif len(found):
+                    after = int(found.offsets[-1]) + 1
+                yield self._wanted(found), after
+        except KafkaError:  # what was good before it comes first
+            if waiting:
+                yield self._wanted(self._read(waiting)), after
             raise
-        # Also when nothing is left: what was passed over (markers, aborted records) moves the position.
-        yield _columns(few), after
+        # Also when nothing waits: what was passed over (markers, aborted records) moves the position.
+        yield self._wanted(self._read(waiting)), after
 
-    def _batches(self, records: Any) -> Iterator[tuple[Records | list[Record], int]]:
-        """Yield the visible records of each batch, from the wanted offset on, and the offset after the batch."""
-        after = self.fetch_offset
-        while (batch := records.next_batch()) is not None:
-            if self.check_crcs and not batch.validate_crc():
-                name = f"{self.topic_partition.topic}-{self.topic_partition.partition}"
-                raise CorruptRecordError(f"a batch of {name} at offset {batch.base_offset} fails its checksum")
-            self.bytes_read += len(batch._buffer)  # noqa: SLF001
-            found: Records | list[Record] = []
-            if batch.magic < 2:
-                found = self._by_client(batch)
-                after = found[-1].offset + 1 if found else after
-            else:
-                self.leader_epoch = batch.leader_epoch
-                after = batch.next_offset
-                if self._visible(batch):
-                    found = self._read(batch)
-            # A batch is fetched whole, whichever of its records was asked for.
-            if found and found[0].offset < self.fetch_offset:
-                first = next((row for row, one in enumerate(found) if one.offset >= self.fetch_offset), len(found))
-                found = found[first:]
-            yield found, after
+    def _wanted(self, found: Records) -> Records:
+        """Leave out what stands before the wanted offset: a batch is fetched whole."""
+        first = int(np.searchsorted(found.offsets, self.fetch_offset))
+        return found[first:] if first else found
 
-    def _visible(self, batch: Any) -> bool:
+    def _batches(self) -> Iterator[_Batch]:
+        data, view, begin = self._data, memoryview(self._data), 0
+        name = f"{self.topic_partition.topic}-{self.topic_partition.partition}"
+        # The broker cuts the last batch off where its answer is full.
+        while len(data) - begin > MAGIC_AT:
+            end = begin + LENGTH_END + int.from_bytes(data[begin + 8 : begin + LENGTH_END], "big", signed=True)
+            magic = data[begin + MAGIC_AT]
+            if end > len(data):
+                return
+            if magic < MAGIC and end > begin + MAGIC_AT:
+                self.bytes_read += end - begin
+                yield _Batch(begin, end, magic)
+                begin = end
+                continue
+            if end < begin + HEADER.size:
+                raise CorruptRecordError(f"a batch of {name} is shorter than its header")
+            offset, _, self.leader_epoch, _, crc, attributes, last, first_ms, max_ms, producer, _, _, count = (
+                HEADER.unpack_from(data, begin)
+            )
+            if self.check_crcs and calc_crc32c(view[begin + DefaultRecordBatch.ATTRIBUTES_OFFSET : end]) != crc:
+                raise CorruptRecordError(f"a batch of {name} at offset {offset} fails its checksum")
+            self.bytes_read += end - begin
+            yield _Batch(begin, end, magic, attributes, offset, last, first_ms, max_ms, producer, count)
+            begin = end
+
+    def _visible(self, batch: _Batch) -> bool:
         """Return whether a batch holds records for readers: not a marker, nor part of an aborted transaction."""
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
-            self._consume_aborted_transactions_up_to(batch.last_offset)
-            if self._contains_abort_marker(batch):
-                self.aborted_producer_ids.discard(batch.producer_id)
-            elif self._is_batch_aborted(batch):
+        control = bool(batch.attributes & DefaultRecordBatch.CONTROL_MASK)
+        transactional = bool(batch.attributes & DefaultRecordBatch.TRANSACTIONAL_MASK)
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.producer >= 0:
+            self._consume_aborted_transactions_up_to(batch.offset + batch.last_delta)
+            if control and self._contains_abort_marker(self._client_batch(batch)):
+                self.aborted_producer_ids.discard(batch.producer)
+            elif transactional and batch.producer in self.aborted_producer_ids:
                 return False
-        return not batch.is_control_batch
+        return not control
 
-    def _read(self, batch: Any) -> Records | list[Record]:
-        count = batch.records_count
-        if count < FEW:
-            return self._by_client(batch)
-        fixed = batch.timestamp_type == batch.LOG_APPEND_TIME
-        times_ms = (batch.max_timestamp if fixed else batch.first_timestamp, fixed)
-        batch._maybe_uncompress()  # noqa: SLF001
-        data, start = bytes(batch._buffer), batch._pos  # noqa: SLF001
-        topic, number = self.topic_partition
+    def _read(self, waiting: list[_Batch]) -> Records:
+        batches = Batches(self._data)
         try:
-            return read_records(data, start, count, topic, number, batch.base_offset, times_ms)
+            for one in waiting:
+                fixed = bool(one.attributes & DefaultRecordBatch.TIMESTAMP_TYPE_MASK)
+                time_ms = one.max_ms if fixed else one.first_ms
+                batches.add(one.begin + HEADER.size, one.end, one.records, one.offset, time_ms, fixed=fixed)
+            return batches.records(*self.topic_partition) if len(batches) else EMPTY
         except UnusualError:
-            return self._by_client(batch)
+            pieces = [self._by_client(one) for one in waiting]
+            whole = joined(pieces)
+            return whole if isinstance(whole, Records) else EMPTY
 
-    def _by_client(self, batch: Any) -> list[Record]:
+    def _client_batch(self, batch: _Batch) -> Any:
+        return MemoryRecords(self._data[batch.begin : batch.end]).next_batch()
+
+    def _by_client(self, batch: _Batch) -> Records:
+        """Return the records of one batch that is compressed, of an old format or unusual."""
         topic, number = self.topic_partition
         found = []
-        for record in batch:
+        for record in self._client_batch(batch):
             if not record.validate_crc():
                 raise CorruptRecordError(f"a record of {topic}-{number} at offset {record.offset} fails its checksum")
             headers = tuple(record.headers)
             found.append(Record(topic, number, record.offset, record.timestamp, record.key, record.value, headers))
-        return found
-
-
-def _columns(records: list[Record]) -> Records:
-    topic, partition = (records[0].topic, records[0].partition) if records else ("", 0)
-    return Records(
-        topic,
-        partition,
-        np.array([record.offset for record in records], np.int64),
-        np.array([record.timestamp_ms for record in records], np.int64),
-        [record.value for record in records],
-        [record.key for record in records] if any(record.key is not None for record in records) else None,
-        [record.headers for record in records] if any(record.headers for record in records) else None,
-    )
+        return columns(found)

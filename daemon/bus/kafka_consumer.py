@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 # How long one inner poll waits, so that an assignment is handed over at once although no record comes.
 POLL_SLICE_SECONDS = 0.1
-# A fetch answer holds one batch of a partition at least; larger answers mean fewer round trips while catching up.
-PARTITION_FETCH_BYTES = 4 << 20
+# Larger answers mean fewer round trips while catching up; they are copied in one piece, and two of them wait in memory.
+PARTITION_FETCH_BYTES = 2 << 20
 
 
 def fetch_settings(cluster: Cluster) -> dict[str, Any]:

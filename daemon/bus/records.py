@@ -82,6 +82,20 @@ class Records(Sequence[Record]):
         return (Record(self.topic, self.partition, *row) for row in rows)
 
 
+def columns(records: Sequence[Record]) -> Records:
+    """Return records of one partition as columns."""
+    topic, partition = (records[0].topic, records[0].partition) if records else ("", 0)
+    return Records(
+        topic,
+        partition,
+        np.array([record.offset for record in records], np.int64),
+        np.array([record.timestamp_ms for record in records], np.int64),
+        [record.value for record in records],
+        [record.key for record in records] if any(record.key is not None for record in records) else None,
+        [record.headers for record in records] if any(record.headers for record in records) else None,
+    )
+
+
 def values_of(records: Sequence[Record]) -> list[bytes | None]:
     """Return the values."""
     return records.values if isinstance(records, Records) else [record.value for record in records]
@@ -110,21 +124,21 @@ def joined(pieces: Sequence[Sequence[Record]]) -> Sequence[Record]:
     """Return consecutive pieces of one partition as one."""
     if len(pieces) == 1:
         return pieces[0]
-    columns = [piece for piece in pieces if isinstance(piece, Records)]
-    if not columns or len(columns) < len(pieces):
+    parts = [piece for piece in pieces if isinstance(piece, Records)]
+    if not parts or len(parts) < len(pieces):
         return list(chain.from_iterable(pieces))
     keys: list[bytes | None] | None = None
-    if any(piece.keys is not None for piece in columns):
-        keys = list(chain.from_iterable(repeat(None, len(p)) if p.keys is None else p.keys for p in columns))
+    if any(piece.keys is not None for piece in parts):
+        keys = list(chain.from_iterable(repeat(None, len(p)) if p.keys is None else p.keys for p in parts))
     headers: list[Headers] | None = None
-    if any(piece.headers is not None for piece in columns):
-        headers = list(chain.from_iterable(repeat((), len(p)) if p.headers is None else p.headers for p in columns))
+    if any(piece.headers is not None for piece in parts):
+        headers = list(chain.from_iterable(repeat((), len(p)) if p.headers is None else p.headers for p in parts))
     return Records(
-        columns[0].topic,
-        columns[0].partition,
-        np.concatenate([piece.offsets for piece in columns]),
-        np.concatenate([piece.times_ms for piece in columns]),
-        list(chain.from_iterable(piece.values for piece in columns)),
+        parts[0].topic,
+        parts[0].partition,
+        np.concatenate([piece.offsets for piece in parts]),
+        np.concatenate([piece.times_ms for piece in parts]),
+        list(chain.from_iterable(piece.values for piece in parts)),
         keys,
         headers,
     )

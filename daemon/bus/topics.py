@@ -36,6 +36,7 @@ class Row(NamedTuple):
     partitions: Count
     days: int | None
     record_bytes: int = RECORD_BYTES
+    compaction_lag_ms: int = 0
 
 
 TABLE: Mapping[str, Row] = {
@@ -47,7 +48,8 @@ TABLE: Mapping[str, Row] = {
     "clock": Row("placed", INPUT_DAYS),
     "observations": Row("placed", INPUT_DAYS),
     "findings": Row("placed", 90),
-    "control": Row("one", None),
+    # A recovery steps again with the control records that a journal names: superseded ones must still be there.
+    "control": Row("one", None, compaction_lag_ms=DAY_MS),
     "validations": Row("placed", 90),
     "runs": Row("placed", 90),
     "gates": Row("placed", FOREVER),
@@ -84,6 +86,7 @@ def _config(row: Row, replication: int) -> tuple[tuple[str, str], ...]:
             "segment.ms": 600_000,
             "min.cleanable.dirty.ratio": "0.1",
             "delete.retention.ms": DAY_MS,
+            "min.compaction.lag.ms": row.compaction_lag_ms,
         }
     else:
         # Retention drops whole segments: one a day keeps it honest.

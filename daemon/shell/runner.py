@@ -18,7 +18,7 @@ from regate.config.errors import FencedError, RetryableError
 from regate.config.settings import Settings
 from regate.daemon.build import build_digest
 from regate.daemon.bus.placement import murmur2
-from regate.daemon.bus.port import Bus, OutRecord, Producer, Record, TopicPartition
+from regate.daemon.bus.port import Bus, GroupMetadata, OutRecord, Producer, Record, TopicPartition
 from regate.daemon.bus.records import bytes_of, joined
 from regate.daemon.bus.topics import Topics
 from regate.daemon.shell import journal, snapshots
@@ -36,7 +36,11 @@ from regate.daemon.shell.shards import (
 )
 
 TICK_SECONDS = 1.0  # leases and silence are decided on ticks; a second is finer than any of their settings
-POLL_RECORDS = 50_000  # one poll's upper bound; bytes are bounded by the step
+POLL_RECORDS = 20_000  # one poll's upper bound, and so what a step may take beyond its bytes
+# While a backlog is read, a step is as large as takes so long: commands and findings wait for it.
+BUSY_SECONDS = 0.7
+FIRST_BYTES_A_SECOND = 16e6  # until a step was measured
+MEASURED_BYTES = 1_000_000  # smaller steps tell what a transaction costs, not how fast events are
 RECOVERY_PATIENCE_SECONDS = 60.0  # journal and offsets disagree longer than any transaction can be in flight
 BACK_OFF_SECONDS = 0.5
 PROGRESS_SECONDS = 60.0  # between two log lines that say how the loop does
@@ -78,9 +82,12 @@ class Runner:
         self._consumer = bus.consumer(f"{topics.prefix}.{core.name}", settings.instance)
         self._consumer.subscribe([topics.name(name) for name in core.inputs])
         self._producer: Producer | None = None
+        self._group: GroupMetadata | None = None  # under which the shards are held
         self._shards: dict[str, Shard] = {}
         self._waiting: dict[str, float] = {}  # shard -> monotonic time since when it wants to recover
         self._transaction_seconds = 0.0
+        self._bytes_a_second = FIRST_BYTES_A_SECOND
+        self._collected = 0  # bytes of the step in hand
         self._not_before = 0.0  # monotonic; back-off after an unknown outcome
         self._next_tick = 0.0
         self._next_progress = self._clock.monotonic() + PROGRESS_SECONDS
@@ -139,27 +146,38 @@ class Runner:
         return max(self._settings.shell.step_seconds, 4 * self._transaction_seconds)
 
     def _take_changes(self) -> None:
+        # Read before the changes are: should the group move on in between, this generation is over, and the commit
+        # that uses it is fenced. Read at the commit, it could be the next one's, under which we hold other shards.
+        group = self._consumer.metadata()
         changes = self._consumer.take_changes()
         if not changes:
             return
-        gone = {shard_of(self._topics.logical(p.topic), p.partition) for p in changes.revoked | changes.lost}
+        self._group = group
+        held = group_by_shard(self._topics, self._consumer.assignment())
+        whole = {name for name, partitions in held.items() if complete(self.core, name, partitions)}
+        # What was assigned anew starts from its committed offset, wherever a shard that ran before stood; and what
+        # is held no more was perhaps never reported as revoked.
+        moved = changes.revoked | changes.lost | changes.assigned
+        gone = {shard_of(self._topics.logical(p.topic), p.partition) for p in moved}
+        gone |= (set(self._shards) | set(self._waiting)) - whole
+        dropped = gone & set(self._shards)
         for name in gone:
             self._shards.pop(name, None)
             self._waiting.pop(name, None)
-        held = group_by_shard(self._topics, self._consumer.assignment())
         now = self._clock.monotonic()
-        for name, partitions in held.items():
-            if name not in self._shards and complete(self.core, name, partitions):
-                self._waiting.setdefault(name, now)
-        idle = [p for name, group in held.items() if name not in self._shards for p in group]
+        # While a rebalance is under way (revoked, not yet assigned) the assignment is that of before.
+        if changes.assigned:
+            self._waiting |= dict.fromkeys(whole - set(self._shards) - set(self._waiting), now)
+        idle = [p for name, own in held.items() if name not in self._shards for p in own]
         if idle:
             self._consumer.pause(idle)
-        self._log.info("assignment", shards=sorted(held), dropped=sorted(gone))
+        self._log.info("assignment", shards=sorted(held), dropped=sorted(dropped))
 
     def _collect(self, window_seconds: float) -> dict[TopicPartition, Sequence[Record]]:
         start = self._clock.monotonic()
         taken: dict[TopicPartition, list[Sequence[Record]]] = {}
-        size = 0
+        self._collected = 0
+        most = min(self._settings.shell.step_bytes, BUSY_SECONDS * self._bytes_a_second)
         while True:
             left = max(0.0, window_seconds - (self._clock.monotonic() - start))
             polled = self._consumer.poll(left, POLL_RECORDS)
@@ -168,11 +186,11 @@ class Runner:
             self._last_poll = now
             for partition, records in polled.items():
                 taken.setdefault(partition, []).append(records)
-                size += bytes_of(records)
+                self._collected += bytes_of(records)
             if self._has_changes():
                 # What belongs to a shard that just left was never stepped: its next owner reads it again.
                 taken = {p: r for p, r in taken.items() if self._shard_for(p) in self._shards}
-            if now - start >= window_seconds or size >= self._settings.shell.step_bytes or left == 0.0:
+            if now - start >= window_seconds or self._collected >= most or left == 0.0:
                 return {partition: joined(pieces) for partition, pieces in taken.items()}
 
     def _has_changes(self) -> bool:
@@ -336,7 +354,7 @@ class Runner:
             for entry in entries
             for (topic, number), offset in self._shards[entry.shard].positions.items()
         }
-        producer.commit(offsets, self._consumer.metadata())
+        producer.commit(offsets, self._group)
         self._transaction_seconds = self._clock.monotonic() - began
         for name, chunks in written.items():
             shard = self._shards[name]
@@ -369,6 +387,9 @@ class Runner:
     def _account(self, started: float) -> None:
         now = self._clock.monotonic()
         self.counters.stepped(now - started)
+        if self._collected >= MEASURED_BYTES:
+            measured = self._collected / max(now - started, 0.001)
+            self._bytes_a_second = (self._bytes_a_second + measured) / 2
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_SECONDS
             self._log.info("progress", shards=len(self._shards), **self.counters.summary())
@@ -381,6 +402,7 @@ class Runner:
             self._producer.close(BACK_OFF_SECONDS)
             self._producer = None
         now = self._clock.monotonic()
+        self._group = self._consumer.metadata()  # before the assignment, as in `_take_changes`
         held = group_by_shard(self._topics, self._consumer.assignment())
         self._shards = {}
         self._waiting = {name: now for name, group in held.items() if complete(self.core, name, group)}

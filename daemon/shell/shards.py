@@ -62,4 +62,5 @@ def group_by_shard(topics: Topics, partitions: Iterable[TopicPartition]) -> dict
 
 def complete(core: RoleCore, shard: str, partitions: list[TopicPartition]) -> bool:
     """Tell whether all inputs of a shard are held, so that it may run (during a rebalance some are not)."""
-    return shard.rpartition("-")[0] in ALONE or len(partitions) == len(core.inputs)
+    wanted = 1 if shard.rpartition("-")[0] in ALONE else len(core.inputs)
+    return len(partitions) == wanted

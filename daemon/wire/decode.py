@@ -28,6 +28,7 @@ ARROW = b"application/vnd.apache.arrow.stream"
 # An encapsulated Arrow message begins with this continuation mark, which no UTF-8 text can.
 ARROW_MARK = b"\xff\xff\xff\xff"
 CLOUD_EVENTS = b"application/cloudevents"
+NO_ROOM = "more models, versions and deployments on this partition than limits.models"
 
 
 class Decoder:
@@ -45,6 +46,7 @@ class Decoder:
         self._salt = salt
         self._router = Router(configs)
         self._layouts: dict[tuple[str, str, bool, bool], Layout] = {}
+        self._met: tuple[int, set[tuple[str, str]]] = 0, set()  # models of as many known keys
         for config in configs.values():  # a mapping that contradicts itself is found at start, not at an event
             self._layout(config, labels=False, envelope=False)
             self._layout(config, labels=True, envelope=False)
@@ -62,6 +64,7 @@ class Decoder:
 
     def _decode(self, records: Sequence[Record], known: set[ModelKey], *, labels: bool) -> Decoded:
         into = Decoded()
+        self._met = 0, set()
         texts, streams = self._split(records, into)
         if texts:
             self._texts(texts, known, into, labels=labels)
@@ -72,13 +75,10 @@ class Decoder:
     def _split(self, records: Sequence[Record], into: Decoded) -> tuple[Sequence[Record], Sequence[Record]]:
         """Return JSON and Arrow records; refuse those that are neither by size alone."""
         if not any_headers(records):  # nothing here is worth a call a record
-            values = values_of(records)
-            if all(values) and max(map(len, filter(None, values)), default=0) <= self._limits.record_bytes:
-                marked = [value.startswith(ARROW_MARK) for value in filter(None, values)]
-                if not any(marked):
-                    return records, ()
-                if all(marked):
-                    return (), records
+            values = list(filter(None, values_of(records)))
+            small = max(map(len, values), default=0) <= self._limits.record_bytes
+            if len(values) == len(records) and small and ARROW_MARK[0] not in {value[0] for value in values}:
+                return records, ()
         texts: list[Record] = []
         streams: list[Record] = []
         for record in records:
@@ -98,6 +98,18 @@ class Decoder:
             if self._router.configured(config):
                 self._layouts[place] = layout
         return layout
+
+    def _full(self, tenant: str, model: str, known: set[ModelKey]) -> bool:
+        """Return whether a model that nobody configured comes too late for `Limits.models`.
+
+        Asked before its layout is made, which takes a millisecond: a step full of made-up names would
+        last longer than the watchdog allows, again after each restart.
+        """
+        if len(known) < self._limits.models:
+            return False
+        if self._met[0] != len(known):
+            self._met = len(known), {(key.tenant, key.model) for key in known}
+        return (tenant, model) not in self._met[1]
 
     # JSON
 
@@ -138,6 +150,9 @@ class Decoder:
             mine = [records[p] for p in positions]
             part = [values[p] for p in positions]
             if config is None and model not in {None, MALFORMED}:
+                if self._full(str(tenant or "default"), str(model), known):
+                    into.refused += [Refusal(record, Reason.TOO_MANY_MODELS, NO_ROOM, field="model") for record in mine]
+                    continue
                 config = infer_events(part, str(tenant or "default"), str(model), envelope=envelope, labels=labels)
             if config is None:
                 self._explain(mine, part, dict.fromkeys(range(len(part)), ""), self._router.only, into, labels=labels)
@@ -200,10 +215,14 @@ class Decoder:
             for (tenant, model), rows in self._router.route_columns(group.columns, group.n).items():
                 config = self._router.find(tenant, model)
                 part = group if rows is None else _subset(group, rows)
+                if config is None and model and self._full(str(tenant or "default"), str(model), known):
+                    into.refused += _whole(part, records, Reason.TOO_MANY_MODELS, NO_ROOM)
+                    continue
                 if config is None:
                     config = infer_config(part.columns, str(model), str(tenant or "default")) if model else None
                 if config is None:
-                    into.refused += _without_model(part, records)
+                    said = "model is missing, and more than one model is configured"
+                    into.refused += _whole(part, records, Reason.MISSING_FIELD, said)
                     continue
                 self._columns(part, config, records, known, into, labels=labels)
 
@@ -327,12 +346,10 @@ def _subset(group: ArrowGroup, rows: IntArray) -> ArrowGroup:
     return ArrowGroup(columns, len(rows), group.record[rows], group.row[rows])
 
 
-def _without_model(group: ArrowGroup, records: Sequence[Record]) -> list[Refusal]:
+def _whole(group: ArrowGroup, records: Sequence[Record], reason: Reason, message: str) -> list[Refusal]:
+    """Return the refusals of all rows of a group."""
     found = []
     for owner in np.unique(group.record).tolist():
         rows = group.row[group.record == owner]
-        message = "model is missing, and more than one model is configured"
-        found.append(
-            Refusal(records[owner], Reason.MISSING_FIELD, message, len(rows), tuple(rows[:16].tolist()), field="model")
-        )
+        found.append(Refusal(records[owner], reason, message, len(rows), tuple(rows[:16].tolist()), field="model"))
     return found

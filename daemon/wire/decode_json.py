@@ -62,10 +62,11 @@ def decode_batch(values: Sequence[bytes], layout: Layout, limits: Limits) -> Jso
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
         rows, failed = decode_each(layout.decoder.decode, part)
-        positions = [p for p in range(len(part)) if p not in failed]
-        gathered = layout.gather(rows) if rows else Gathered()
+        positions = [p for p in range(len(part)) if p not in failed] if failed else range(len(part))
         good = [part[p] for p in positions] if failed else part
-        doubtful = _doubtful(good, gathered, limits) if rows else {}
+        colons = _colons(good)
+        gathered = layout.gather(rows, colons) if rows else Gathered()
+        doubtful = _doubtful(good, colons, gathered, limits) if rows else {}
         if doubtful:
             failed |= {positions[row]: said for row, said in doubtful.items()}
             positions = [p for row, p in enumerate(positions) if row not in doubtful]
@@ -73,24 +74,29 @@ def decode_batch(values: Sequence[bytes], layout: Layout, limits: Limits) -> Jso
             gathered = layout.gather(rows) if rows else Gathered()
         if rows:
             pieces.append(gathered)
-        batch.positions += [start + p for p in positions]
+        batch.positions += [start + p for p in positions] if failed else range(start, start + len(part))
         batch.failed |= {start + p: said for p, said in failed.items()}
     if pieces:
         batch.gathered = join(pieces)
     return batch
 
 
-def _doubtful(values: Sequence[bytes], gathered: Gathered, limits: Limits) -> dict[int, str]:
+def _colons(values: Sequence[bytes]) -> int | None:
+    """Return how many colons stand in the bytes, None when one may be written as an escape."""
+    joined = b"".join(values)
+    if b"\\" in joined and (b"\\u003a" in joined or b"\\u003A" in joined):
+        return None
+    return int(np.count_nonzero(np.frombuffer(joined, np.uint8) == ord(":")))
+
+
+def _doubtful(values: Sequence[bytes], colons: int | None, gathered: Gathered, limits: Limits) -> dict[int, str]:
     """Return the rows that name a key twice, or too many keys.
 
     A colon stands after each key and inside texts, nowhere else. The decoded values account for some; when the bytes
     hold exactly as many, no key can have stood twice, in any record. Else each record is re-encoded, which drops
     duplicates, and its colons are counted again. A colon that is written as an escape would hide one: it is doubted.
     """
-    joined = b"".join(values)
-    escaped = b"\\" in joined and (b"\\u003a" in joined or b"\\u003A" in joined)
-    colons = int(np.count_nonzero(np.frombuffer(joined, np.uint8) == ord(":")))
-    if not escaped and colons == gathered.keys + gathered.colons:
+    if colons == gathered.keys + gathered.colons:
         return {}
     found: dict[int, str] = {}
     for row, value in enumerate(values):
@@ -100,7 +106,7 @@ def _doubtful(values: Sequence[bytes], gathered: Gathered, limits: Limits) -> di
             found[row] = str(error)
             continue
         count = value.count(b":")
-        if escaped and b"\\u003" in value.lower():
+        if colons is None and b"\\u003" in value.lower():
             found[row] = ESCAPED
         elif _PLAIN_ENCODER.encode(data).count(b":") != count:
             found[row] = "an object names a key twice"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 
 from regate.config.errors import ConfigError
 from regate.config.model import FieldMapping, ModelConfig
@@ -67,6 +69,8 @@ class Node:
     inner: dict[str, Node] = field(default_factory=dict)
     kind: type[msgspec.Struct] = msgspec.Struct
     width: int = 0
+    read: list[Callable[[Any], Any]] = field(default_factory=list)  # of each leaf, then of each object inside
+    unsent: set[int] = field(default_factory=set)  # leaves that no row had when all were read last
 
     def leaf(self, path: str, kind: Any, serves: str) -> None:
         """Add a leaf at a dotted path."""
@@ -95,25 +99,36 @@ class Node:
             fields.append((f"o{position}", node.compile(f"{name}_{position}") | None, None))
             rename[f"o{position}"] = key
         self.width = len(fields)
+        self.read = [attrgetter(name) for name, _, _ in fields]
         # gc=False: these hold no cycles, and a step holds hundreds of thousands of them.
         self.kind = msgspec.defstruct(name, fields, rename=rename, gc=False)
         return self.kind
 
-    def gather(self, rows: Sequence[Any], into: Gathered, prefix: str = "") -> None:
-        """Read all rows of this object into columns, one call a row."""
-        columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) if self.width else []
-        for (kind, serves), column in zip(self.leaves.values(), columns[: len(self.leaves)], strict=True):
-            into.add(serves, kind, column)
-        for (key, node), column in zip(self.inner.items(), columns[len(self.leaves) :], strict=True):
+    def gather(self, rows: Sequence[Any], into: Gathered, prefix: str = "", *, whole: bool = True) -> None:
+        """Read all rows of this object into columns.
+
+        :param whole: False leaves the fields unread that no row had when all were read.
+        """
+        numbers = self.leaves and not self.inner and all(kind == _NUMBER for kind, _ in self.leaves.values())
+        if numbers and into.add_numbers([serves for _, serves in self.leaves.values()], rows):
+            return
+        for position, (kind, serves) in enumerate(self.leaves.values()):
+            if not whole and position in self.unsent:
+                into.add(serves, kind, (None,) * len(rows))
+            elif into.add(serves, kind, list(map(self.read[position], rows))):
+                self.unsent.discard(position)
+            else:
+                self.unsent.add(position)
+        for (key, node), read in zip(self.inner.items(), self.read[len(self.leaves) :], strict=True):
+            column = list(map(read, rows))
             present: Sequence[Any] = column
-            absent = [value is None for value in column]
-            missing = sum(absent)
+            missing = 0 if all(column) else column.count(None)
             into.keys += len(rows) - missing
             if missing:
+                into.absent[prefix + key] = [value is None for value in column]
                 empty = node.kind(*[None] * node.width)
-                into.absent[prefix + key] = absent
                 present = [empty if value is None else value for value in column]
-            node.gather(present, into, f"{prefix}{key}.")
+            node.gather(present, into, f"{prefix}{key}.", whole=whole)
 
 
 @dataclass(slots=True)
@@ -132,23 +147,52 @@ class Gathered:
     keys: int = 0  # object members seen in the decoded values
     colons: int = 0  # colons inside the decoded texts
 
-    def add(self, serves: Sequence[str], kind: Any, column: Sequence[Any]) -> None:
-        """Take one leaf of all rows."""
+    def add_numbers(self, serves: Sequence[Sequence[str]], rows: Sequence[Any]) -> bool:
+        """Take objects that hold nothing but numbers, all values in one go; return False where one is missing."""
+        try:
+            table = np.fromiter(chain.from_iterable(map(astuple, rows)), np.float64, len(rows) * len(serves))
+        except TypeError:
+            return False
+        columns = np.ascontiguousarray(table.reshape(len(rows), len(serves)).T)
+        self.keys += table.size
+        for names, values in zip(serves, columns, strict=True):
+            for name in names:
+                self.numbers[name] = values
+        return True
+
+    def add(self, serves: Sequence[str], kind: Any, column: Sequence[Any]) -> bool:
+        """Take one leaf of all rows; return whether any row has it."""
         n = len(column)
         if kind == _NUMBER:
             values = _floats(column)
-            self.keys += n - int(np.count_nonzero(np.isnan(values)))
+            sent = n - int(np.count_nonzero(np.isnan(values)))
             for name in serves:
                 self.numbers[name] = values
-            return
-        # Fields that nobody sends are the most of them, and counting one value by identity is cheap.
-        kinds: Counter[type] = (
-            Counter({NONE: n}) if column[0] is None and column.count(None) == n else Counter(map(type, column))
-        )
-        self.keys += n - kinds[NONE]
-        if kinds[str] == n:
-            self.colons += "".join(column).count(":")
-        elif kinds[str]:
+        else:
+            kinds = self._kinds(column)
+            sent = n - kinds[NONE]
+            for name in serves:
+                self.columns[name] = column
+                self.kinds[name] = kinds
+        self.keys += sent
+        return sent > 0
+
+    def _kinds(self, column: Sequence[Any]) -> Counter[type]:
+        """Return the types of a column, and count the colons inside its texts."""
+        n, first = len(column), column[0]
+        # Nearly every column is of one kind: nobody sends it, or it is a text in each event.
+        if first is None and column.count(None) == n:
+            return Counter({NONE: n})
+        if type(first) is str:
+            try:
+                text = "".join(column)
+            except TypeError:
+                pass
+            else:
+                self.colons += text.count(":")
+                return Counter({str: n})
+        kinds: Counter[type] = Counter(map(type, column))
+        if kinds[str]:
             self.colons += sum(value.count(":") for value in column if type(value) is str)
         if kinds[dict]:
             found = [value for value in column if type(value) is dict]
@@ -158,9 +202,7 @@ class Gathered:
             found_payloads = [value for value in column if type(value) is Payload]
             self.keys += 2 * len(found_payloads)
             self.colons += sum(value.uri.count(":") + value.digest.count(":") for value in found_payloads)
-        for name in serves:
-            self.columns[name] = column
-            self.kinds[name] = kinds
+        return kinds
 
 
 def _floats(column: Sequence[Any]) -> FloatArray:
@@ -182,7 +224,8 @@ def join(pieces: Sequence[Gathered]) -> Gathered:
         whole.columns[name] = list(chain.from_iterable(piece.columns[name] for piece in pieces))
         kinds: Counter[type] = Counter()
         for piece in pieces:
-            kinds.update(piece.kinds[name])
+            for kind, count in piece.kinds[name].items():  # one or two: Counter.update costs five times as much
+                kinds[kind] += count
         whole.kinds[name] = kinds
     for name in dict.fromkeys(name for piece in pieces for name in piece.absent):
         parts = [piece.absent.get(name) or [False] * n for piece, n in zip(pieces, sizes, strict=True)]
@@ -205,9 +248,18 @@ class Layout:
                 self._root.leaf(name, kind, f"ce:{name}")
         self.decoder = msgspec.json.Decoder(self._root.compile("Event"))
 
-    def gather(self, rows: Sequence[Any]) -> Gathered:
-        """Return the columns of decoded rows."""
+    def gather(self, rows: Sequence[Any], colons: int | None = None) -> Gathered:
+        """Return the columns of decoded rows.
+
+        :param colons: how many stand in the bytes of these rows. As long as what was read accounts for all of them,
+            the fields that nobody sends need not be read.
+        """
         into = Gathered(n=len(rows))
+        if colons is not None:
+            self._root.gather(rows, into, whole=False)
+            if into.keys + into.colons == colons:
+                return into
+            into = Gathered(n=len(rows))
         self._root.gather(rows, into)
         return into
 
