@@ -108,7 +108,8 @@ class Watch:
         self.clock.note(block)
         share = self.clock.share(block)
         traffic = self.clock.traffic()
-        threshold = 0.0 if traffic is None else self.bank.threshold(traffic)
+        # The ceiling holds for blocks of any size.
+        threshold = 0.0 if traffic is None or not self.clock.full_blocks() else self.bank.threshold(traffic)
         delta = self._head_start(share, block.events, traffic, threshold)
         self.events += block.events
         result = self.bank.step(
