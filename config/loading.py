@@ -95,7 +95,7 @@ def parse(kind: type[M], data: Any, node: Node, source: str) -> M:
             where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
             text = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
             lines.append(f"{source}:{line_of(node, problem['loc'])}: {where}: {text}")
-        raise ConfigError("\n".join(lines), hint=f"see the reference of {kind.__name__} in docs/") from error
+        raise ConfigError("\n".join(lines), hint=f"docs/configuration.md has every key of {kind.__name__}") from error
 
 
 def load(kind: type[M], path: Path) -> M:

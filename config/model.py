@@ -12,9 +12,9 @@ Privacy = Literal["keep", "hash", "drop"]
 
 
 class Strict(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+    """Base of all settings: frozen, unknown keys and non-finite numbers (which no snapshot holds) refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Feature(Strict):

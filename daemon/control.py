@@ -31,6 +31,10 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.profile import Profile
 
 CHUNK = 600_000  # bytes of a profile a record; base64 and envelope stay under a broker's default of 1 MB
+# Cores keep control records in snapshots, one a chunk of at most 900 kB: a larger record would stop its shard for ever.
+MAX_RECORD = 850_000
+# What a document that somebody made can raise while it is read; each refuses the record, none may end a shard.
+UNREADABLE = (PoisonError, ConfigError, ValidationError, ValueError, KeyError, TypeError, IndexError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,14 @@ class View:
             key = (record.key or b"").decode(errors="replace")
             try:
                 changed |= self._take(key, record)
-            except (PoisonError, ConfigError, ValidationError, ValueError) as error:
+            except UNREADABLE as error:
                 self.refused.append(Refused(record.offset, key, str(error)))
         return changed
+
+    @property
+    def pending(self) -> set[str]:
+        """Return the digests of profiles of which some chunks are still to come."""
+        return set(self._parts)
 
     def _take(self, key: str, record: Record) -> set[str]:
         kind, _, name = key.partition("/")
@@ -72,6 +81,7 @@ class View:
             for store in (self.models, self.policies, self.profiles):
                 store.pop(name, None)  # names of the three kinds differ in form, see `documents`
             return {key}
+        refuse_large(record)
         control = decode_event(record.value, "control", Control)
         if kind in {"profile", "profile-chunk"}:
             return self._take_profile(control)
@@ -89,10 +99,12 @@ class View:
 
     def _take_profile(self, control: Control) -> set[str]:
         owner = control.name.partition("#")[0]
+        key = f"profile/{owner}"
+        if self.digests.get(key) == control.digest:
+            return set()
         parts = self._parts.setdefault(control.digest, {})
         parts[control.part] = control.document
-        key = f"profile/{owner}"
-        if len(parts) < control.parts or self.digests.get(key) == control.digest:
+        if len(parts) < control.parts:
             return set()
         try:
             data = base64.b64decode("".join(parts[i] for i in range(control.parts)), validate=True)
@@ -104,6 +116,16 @@ class View:
         self.digests[key] = control.digest
         del self._parts[control.digest]
         return {key}
+
+
+def refuse_large(record: Record) -> None:
+    """Refuse a control record that would not fit in a snapshot chunk.
+
+    :raises PoisonError: when it is larger than `MAX_RECORD`.
+    """
+    size = len(record.value or b"") + len(record.key or b"")
+    if size > MAX_RECORD:
+        raise PoisonError(f"a control record of {size} bytes is more than {MAX_RECORD}", reason="too_large")
 
 
 def read_documents(paths: Sequence[Path]) -> list[ModelConfig | Policy]:

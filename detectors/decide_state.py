@@ -40,6 +40,9 @@ def dump(shard: Shard) -> dict[str, bytes]:
     for key, model in shard.models.items():
         for name, meta, arrays in _model_chunks(key, model):
             chunks[f"{PREFIX}{key}/{name}"] = pack(meta, arrays)
+    # One each: the rhythms of a thousand silent models are more than a chunk holds.
+    for key, rhythm in shard.silence.models.items():
+        chunks[f"{PREFIX}{key}/rhythm"] = pack(_rhythm_meta(key, rhythm), {})
     return chunks
 
 
@@ -61,6 +64,9 @@ def load(
     if "shard" in read:
         _restore_shard(shard, read["shard"][0])
     for name, (meta, arrays) in read.items():
+        if name.endswith("/rhythm"):
+            said = None if meta["open"] is None else Finding.model_validate(meta["open"])
+            shard.silence.models[ModelKey(**meta["key"])] = Rhythm(meta["last_ms"], meta["sources"], said)
         if not name.endswith("/model"):
             continue
         key = ModelKey(**meta["key"])
@@ -77,11 +83,12 @@ def _shard_meta(shard: Shard) -> dict[str, Any]:
         "ticks": shard.silence.ticks,
         "started_ms": shard.silence.started_ms,
         "checked_ms": shard.silence.checked_ms,
-        "rhythms": [
-            [asdict(key), rhythm.last_ms, rhythm.sources, None if rhythm.open is None else _finding(rhythm.open)]
-            for key, rhythm in sorted(shard.silence.models.items(), key=lambda item: str(item[0]))
-        ],
     }
+
+
+def _rhythm_meta(key: ModelKey, rhythm: Rhythm) -> dict[str, Any]:
+    opened = None if rhythm.open is None else _finding(rhythm.open)
+    return {"key": asdict(key), "last_ms": rhythm.last_ms, "sources": rhythm.sources, "open": opened}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _restore_shard(shard: Shard, meta: dict[str, Any]) -> None:
     shard.sources = {name: Source(*values) for name, values in meta["sources"].items()}
     shard.silence.ticks = meta["ticks"]
     shard.silence.started_ms, shard.silence.checked_ms = meta["started_ms"], meta["checked_ms"]
-    for key, last_ms, sources, opened in meta["rhythms"]:
+    for key, last_ms, sources, opened in meta.get("rhythms", ()):  # where snapshots had them before `rhythm`
         said = None if opened is None else Finding.model_validate(opened)
         shard.silence.models[ModelKey(**key)] = Rhythm(last_ms, sources, said)
 

@@ -38,7 +38,7 @@ class Carrier(BaseModel):
 class Finding(BaseModel):
     """A finding or a revision of one. Numbers that decide are decimal strings with 6 significant digits."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     type: Literal["finding", "revision"] = "finding"
     id: str  # UUIDv5 of model key, chart, profile digest, onset, incident number (and revision)

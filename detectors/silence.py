@@ -59,6 +59,7 @@ class Silence:
         if not self.checked_ms or now_ms - self.checked_ms > SOURCE_MS:
             self.started_ms = now_ms  # we were away ourselves: what others did meanwhile is still to be read
         self.checked_ms = now_ms
+        self._by_now(now_ms)
         settled = now_ms - self.started_ms > SOURCE_MS
         found: list[Finding] = []
         dead = {source for source, tick in self.ticks.items() if settled and now_ms - tick > SOURCE_MS}
@@ -75,6 +76,13 @@ class Silence:
                 found.append(_back(rhythm.open, now_ms))
                 rhythm.open = None
         return found
+
+    def _by_now(self, now_ms: int) -> None:
+        """Bound times by now, when all that is here has arrived: a clock that runs ahead must not hide a silence."""
+        self.started_ms = min(self.started_ms, now_ms)
+        self.ticks = {source: min(tick, now_ms) for source, tick in self.ticks.items()}
+        for rhythm in self.models.values():
+            rhythm.last_ms = min(rhythm.last_ms, now_ms)
 
     def _cause(self, rhythm: Rhythm, silent: bool, dead: set[str], *, blind: bool) -> str:
         if blind:

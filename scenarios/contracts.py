@@ -33,7 +33,7 @@ class Window(BaseModel):
 class RunRequest(BaseModel):
     """A request of the gate for one run of one suite on one target."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     id: str  # content-made: scope, target digest, suite digest, cause, ordinal
     scope: str  # tenant/model/deployment

@@ -18,19 +18,22 @@ from regate.daemon.wire.internal import Heartbeat
 
 SCHEMA = 1
 SHARED = "shared"
+NAMES_A_CHUNK = 250  # of at most 600 characters, 4 bytes each: under the 900 kB of a chunk
 
 
 def dump(shard: Shard) -> dict[str, bytes]:
-    """Return the chunks: ``shared``, ``source/…``, ``policy/…``, ``model/…``, ``scope/…``."""
+    """Return the chunks: ``shared``, ``scopes/…``, ``source/…``, ``policy/…``, ``model/…``, ``scope/…``."""
     shared = {
         "number": shard.number,
         "now_ms": shard.now_ms,
         "backward_ticks": shard.backward_ticks,
         "clocks": shard.clocks,
         "ignored": shard.ignored,
-        "scopes": sorted(shard.scopes),
     }
     chunks = {SHARED: _chunk(shared)}
+    names = sorted(shard.scopes)
+    for start in range(0, len(names), NAMES_A_CHUNK):
+        chunks[f"scopes/{start:06}"] = _chunk({"names": names[start : start + NAMES_A_CHUNK]})
     for name, beat in sorted(shard.sources.items()):
         chunks[f"source/{name}"] = _chunk(beat.model_dump(mode="json"))
     for name, policy in sorted(shard.policies.items()):
@@ -60,8 +63,10 @@ def load(number: int, chunks: Mapping[str, bytes]) -> Shard:
             data = _data(name, chunk)
             kind, _, rest = name.partition("/")
             if kind == SHARED:
-                listed = set(data["scopes"])
+                listed |= set(data.get("scopes", ()))  # where snapshots had them before `scopes/`
                 _shared(shard, data)
+            elif kind == "scopes":
+                listed |= set(data["names"])
             elif kind == "source":
                 shard.sources[rest] = Heartbeat.model_validate(data)
             elif kind == "policy":

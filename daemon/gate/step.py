@@ -8,10 +8,10 @@ before, and the one input.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from regate.config.canonical import digest
 from regate.config.model import ModelConfig
@@ -28,6 +28,8 @@ from regate.scenarios.contracts import RunRequest, RunResult
 # Findings name scopes; one shard holds no more than this many (10^6 made-up deployments must not fill memory).
 SCOPES_MAX = 5000
 MAX_NAME = 200  # of each part of a scope and of an id, as in the configuration
+# A document stands in the snapshot with all its defaults, in one chunk of at most 900 kB.
+MAX_DOCUMENT = 850_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,10 @@ def absorb(shard: Shard, given: Given) -> Absorbed:
         return _absorb_tick(shard, data)
     if isinstance(data, Heartbeat):
         last = shard.sources.get(data.source)
-        if last is None or data.now_ms >= last.now_ms:
-            shard.sources[data.source] = data
+        # A clock that runs ahead must not vouch for the time after its last word: what has arrived was said by now.
+        seen = data if data.now_ms <= shard.now_ms else data.model_copy(update={"now_ms": shard.now_ms})
+        if last is None or seen.now_ms >= last.now_ms:
+            shard.sources[data.source] = seen
         return Absorbed()
     if isinstance(data, Clock):
         return _absorb_clock(shard, data)
@@ -144,11 +148,11 @@ def _absorb_control(shard: Shard, control: Control, given: Given) -> Absorbed:
     try:
         document = msgspec.json.decode(control.document)
         if control.kind == "policy":
-            policy = Policy.model_validate(document)
+            policy = _fitting(Policy.model_validate(document))
             shard.policies[policy.name] = PolicyDocument(control.digest, policy)
             return Absorbed()
-        config = ModelConfig.model_validate(document)
-    except (ValidationError, msgspec.DecodeError) as error:
+        config = _fitting(ModelConfig.model_validate(document))
+    except (ValueError, RecursionError) as error:
         refused = Ignored(
             reason="control_invalid", kind=given.kind, id=control.name, ref=given.ref, message=str(error)[:500]
         )
@@ -163,10 +167,22 @@ def _absorb_control(shard: Shard, control: Control, given: Given) -> Absorbed:
     return Absorbed(scopes=tuple(sorted(names)), model_before=before)
 
 
+D = TypeVar("D", bound=BaseModel)
+
+
+def _fitting(document: D) -> D:
+    size = len(document.model_dump_json().encode())
+    if size > MAX_DOCUMENT:
+        raise ValueError(f"the document has {size} bytes with its defaults, more than {MAX_DOCUMENT}")
+    return document
+
+
 def _absorb_removal(shard: Shard, removed: Removed) -> Absorbed:
     kind, _, name = removed.key.partition("/")
     if kind == "policy":
         shard.policies.pop(name, None)
+        return Absorbed()
+    if kind != "model":
         return Absorbed()
     shard.models.pop(name, None)
     names = tuple(sorted(key for key, scope in shard.scopes.items() if scope.placement == name and scope.configured))

@@ -31,6 +31,8 @@ MAX_ATTEMPTS = 3  # a run that kills its worker three times will kill it again
 REMEMBER_MS = 24 * 3600 * 1000  # a request that comes again later than this would be run again
 REMEMBERED = 10_000  # finished ids; bounds the snapshot chunk to 600 kB
 MAX_MESSAGE = 500
+MAX_DOCUMENT = 850_000  # bytes of a configuration with its defaults: one snapshot chunk, at most 900 kB
+LAST_MS = 253_402_300_799_000  # RFC 3339 has four digits for the year, whatever a request names as its deadline
 
 
 @dataclass(slots=True)
@@ -189,9 +191,13 @@ def _control(state: ValidateState, record: Record) -> None:
         return
     control = decode_event(record.value, "control", Control)
     try:
-        state.models[name] = ModelConfig.model_validate(json.loads(control.document))
-    except ValueError as error:
+        config = ModelConfig.model_validate(json.loads(control.document))
+    except (ValueError, RecursionError) as error:
         raise PoisonError(f"control {kind}/{name}: {error}", reason="invalid") from error
+    size = len(config.model_dump_json().encode())
+    if size > MAX_DOCUMENT:
+        raise PoisonError(f"control {kind}/{name}: {size} bytes with its defaults", reason="too_large")
+    state.models[name] = config
 
 
 def _request(state: ValidateState, request: RunRequest, arrived_ms: int) -> Iterator[Output]:
@@ -259,7 +265,8 @@ def _finish(state: ValidateState, entry: Entry, result: RunResult) -> OutRecord:
     state.finished[request.id] = request.deadline_ms + REMEMBER_MS
     while len(state.finished) > REMEMBERED:
         del state.finished[min(state.finished, key=lambda name: (state.finished[name], name))]
-    value, headers = encode_event("run-result", result.run_id, request.scope, result.finished_ms, result)
+    time_ms = min(max(result.finished_ms, 0), LAST_MS)
+    value, headers = encode_event("run-result", result.run_id, request.scope, time_ms, result)
     return OutRecord("runs", value, f"{request.tenant}/{request.model}".encode(), headers, state.shard)
 
 

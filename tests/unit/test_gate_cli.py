@@ -11,7 +11,10 @@ import typer
 from tests.gate_world import SCOPE, World, finding, sha
 from typer.testing import CliRunner
 
+from regate.config.errors import ConfigError
+from regate.config.model import Feature, ModelConfig
 from regate.config.settings import Settings
+from regate.daemon.apply import apply_documents
 from regate.daemon.bus.memory import MemoryBus
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, TopicPartition
@@ -34,7 +37,15 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Link:
     made = Link(settings, bus, topics)
     for verb in (gate_verb, deploy_verb, status_verb):
         monkeypatch.setattr(verb, "connect", lambda *_: made)
+    apply_documents(bus, topics, [ModelConfig(model="loan", features={"income": Feature(type="numeric")})])
     return made
+
+
+def test_a_command_for_a_model_that_nobody_configured_is_refused(link: Link) -> None:
+    refused = ask("revalidate", "typo")
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, ConfigError)
+    assert "default/loan" in refused.exception.message
 
 
 def publish(link: Link, state: GateState) -> None:

@@ -170,8 +170,8 @@ def test_an_expiry_is_decided_before_a_late_renewal() -> None:
 def test_renewal_by_the_schedule() -> None:
     world = approved()
     world.seconds += 230
-    world.beat()
     world.shard.now_ms = world.now_ms
+    world.beat()
     world.clock("renew")
     assert world.last.transition == "renew"
 
