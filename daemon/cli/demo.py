@@ -10,6 +10,10 @@ from typing import Annotated
 
 import typer
 
+from regate.config.errors import ConfigError
+
+MARK = ".regate-demo"  # only a folder with this file is emptied
+
 
 def demo(
     data: Annotated[
@@ -19,9 +23,9 @@ def demo(
     seconds: Annotated[float, typer.Option(min=5.0, help="How long the stream lasts.")] = 50.0,
     speed: Annotated[float | None, typer.Option(min=1e-9, help="Divide the spacing of event times by this.")] = None,
     steady: Annotated[bool, typer.Option("--steady", help="Nothing changes: more of the first part.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where models, broker data and artefacts go; emptied first.")] = Path(
-        ".regate/demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="Where models, broker data and artefacts go; an earlier demo's is emptied.")
+    ] = Path(".regate/demo"),
     bootstrap_servers: Annotated[str | None, typer.Option(help="Use this Kafka instead of an embedded one.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data and model.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -33,9 +37,11 @@ def demo(
 
     console = Console(stderr=as_json, highlight=False)
     started = time.monotonic()
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise ConfigError(f"{folder} is not empty and no earlier demo made it", hint="give another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MARK).touch()
     account = play(
         data,
         folder,

@@ -11,6 +11,7 @@ import typer
 from regate.config.canonical import content_id
 from regate.config.errors import ConfigError, RegateError
 from regate.daemon.cli.connection import Link, SettingsFile, connect
+from regate.daemon.control import current
 from regate.daemon.gate.events import GateState
 from regate.daemon.states import Answer, judge, read_states, scope_name, send_command
 from regate.daemon.wire.internal import Command
@@ -41,6 +42,19 @@ def _report(name: str, state: GateState | None, answer: Answer, *, as_json: bool
         typer.echo(json.dumps(data))
     else:
         typer.echo(f"{name}: {answer.text}")
+        for line in because(state, answer):
+            typer.echo(f"  {line}")
+
+
+def because(state: GateState | None, answer: Answer) -> list[str]:
+    """Return what stands behind an answer that is not an approval: the checks that decided, with their message."""
+    if state is None or answer.code == 0:
+        return []
+    return [
+        f"{reason.code} {reason.check_id} {reason.message}".rstrip()
+        for reason in state.reasons
+        if reason.check_id or reason.message
+    ]
 
 
 def _fail(error: RegateError) -> typer.Exit:
@@ -103,6 +117,7 @@ def wait_for(
 def send(link: Link, scope: str, *, as_json: bool, **fields: object) -> None:
     """Send one command to a scope and say its id; ``fields`` are those of `Command`."""
     tenant, model, deployment = scope.split("/")
+    _require_model(link, f"{tenant}/{model}")
     issued = now_ms()
     command_id = content_id("command", scope, issued, str(sorted(fields.items(), key=lambda item: item[0])))
     command = Command.model_validate(
@@ -119,6 +134,20 @@ def send(link: Link, scope: str, *, as_json: bool, **fields: object) -> None:
     typer.echo(
         json.dumps({"command": command_id, "scope": scope}) if as_json else f"{scope}: sent {command.kind} {command_id}"
     )
+
+
+def _require_model(link: Link, name: str) -> None:
+    """Refuse a model that no gate knows: the command would be put aside and nobody would answer."""
+    reader = link.bus.reader()
+    try:
+        known = current(reader, link.topics).models
+    finally:
+        reader.close()
+    if name not in known:
+        raise ConfigError(
+            f"no configuration of {name} is in effect; known: {', '.join(sorted(known)) or 'none'}",
+            hint="regate apply -f MODEL.yaml",
+        )
 
 
 @app.command("revalidate")

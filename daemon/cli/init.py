@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from regate.config.canonical import digest_bytes
 from regate.config.errors import ConfigError
 from regate.daemon.cli.connection import SettingsFile, read_settings
 
+FILES = {".parquet", ".arrow", ".feather", ".csv", ".json", ".jsonl", ".ndjson", ".gz"}
 SAMPLE = 5000  # events: enough for types and categories, read in a second
 
 
@@ -40,6 +42,8 @@ def init(
         columns = read_columns(path)
         columns = {name: array.slice(0, max(sample, 1)) for name, array in columns.items()}
         found = guess(columns, model or model_name(path), events=False)
+    elif path.suffix in FILES or path.parent != Path():
+        raise ConfigError(f"no file {source}", hint="check the path; a topic is named by its name alone")
     else:
         from regate.daemon.bus.kafka import KafkaBus
         from regate.daemon.wire.sampling import columns_of, newest, one_model
@@ -49,7 +53,7 @@ def init(
         columns = columns_of(records, given.limits)
         columns, named = one_model(columns, model)
         found = guess(columns, named or model or source, events=True)
-    text = to_yaml(found, source)
+    text = to_yaml(found, source) + (_reference(path) if path.is_file() else "")
     if output is not None:
         output.write_text(text, encoding="utf-8")
     if as_json:
@@ -59,3 +63,12 @@ def init(
         sys.stdout.write(text)
     else:
         typer.echo(f"wrote {output}: {len(found.config.features)} features; next: regate check-config {output}")
+
+
+def _reference(path: Path) -> str:
+    """Return the optional part that names this file as reference rows, as a comment: only a person knows if it fits."""
+    digest = digest_bytes(path.read_bytes())
+    return (
+        "# Rows of normal traffic, with labels where known: the suite draws from them before a version has traffic.\n"
+        f"# reference:\n#   uri: {json.dumps(str(path.resolve()))}\n#   digest: {digest}\n"
+    )

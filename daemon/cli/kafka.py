@@ -28,7 +28,8 @@ def _tell(status: BrokerStatus, as_json: bool) -> None:
     elif status.running:
         typer.echo(f"running on {status.bootstrap}, pid {status.pid}, data in {status.data_dir}, log {status.log}")
     else:
-        typer.echo(f"not running, data in {status.data_dir}; start it with: regate kafka up")
+        named = "" if Path(status.data_dir) == DEFAULT_DATA_DIR.resolve() else f" --data-dir {status.data_dir}"
+        typer.echo(f"not running, data in {status.data_dir}; start it with: regate kafka up{named}")
 
 
 @app.command()

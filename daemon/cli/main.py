@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from regate.config.errors import RegateError
+from regate.config.errors import ConfigError, RegateError
 from regate.daemon.cli import apply as apply_verb
 from regate.daemon.cli import (
     backtest,
@@ -70,6 +70,14 @@ def main() -> None:
         if error.hint:
             console.print(f"[dim]next:[/] {_plain(error.hint)}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A file or folder that the user named; anything without a name is a defect of ours, to be seen whole.
+        if error.filename is None:
+            raise
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {_plain(f'cannot use {error.filename}: {error.strerror}')}")
+        console.print("[dim]next:[/] check that the path and its folder exist and may be used")
+        sys.exit(ConfigError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

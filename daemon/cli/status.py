@@ -9,7 +9,7 @@ import typer
 
 from regate.config.policy import rank
 from regate.daemon.cli.connection import SettingsFile, connect
-from regate.daemon.cli.gate import Bootstrap, Json, now_ms
+from regate.daemon.cli.gate import Bootstrap, Json, because, now_ms
 from regate.daemon.gate.events import GateState
 from regate.daemon.states import judge, read_states, scope_name
 
@@ -31,6 +31,7 @@ def row(name: str, state: GateState, now: int) -> dict[str, object]:
         "effective_verdict": state.effective_verdict,
         "exit_code": answer.code,
         "message": answer.text,
+        "because": because(state, answer),
         "seq": state.seq,
         "valid_until": state.valid_until,
         "incidents": state.incidents_open,
@@ -46,10 +47,6 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the effective state of every gate, worst first."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     link = connect(settings, bootstrap_servers)
     found = read_states(link.bus, link.topics, scope_name(scope) if scope else None)
     now = now_ms()
@@ -58,19 +55,16 @@ def status(
         typer.echo(json.dumps({"scopes": rows}))
         return
     if not rows:
-        typer.echo("no gate has spoken yet (regate apply -f MODEL.yaml, regate run)")
+        about = f" about {scope_name(scope)}" if scope else ""
+        typer.echo(f"no gate has spoken{about} yet (regate apply -f MODEL.yaml, regate run)")
         return
-    table = Table("scope", "version", "verdict", "what it says", "open incidents", "runs", "last decision")
     for item in rows:
         shown = f"{item['verdict']} (shadow)" if item["mode"] == "shadow" else str(item["effective_verdict"])
-        cells = (
-            item["scope"],
-            item["version"],
-            shown,
-            item["message"],
-            item["incidents"],
-            item["pending"],
-            item["decision"],
-        )
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    Console().print(table)
+        version = f" {item['version']}" if item["version"] else ""
+        typer.echo(f"{item['scope']}{version}: {shown}")
+        typer.echo(f"  {item['message']}")
+        for line in item["because"]:  # type: ignore[attr-defined]
+            typer.echo(f"    {line}")
+        # Not a table: its cells would cut the id that `regate replay` needs.
+        runs = f" · runs: {item['pending']}" if item["pending"] else ""
+        typer.echo(f"  {item['incidents']} open incidents{runs} · decision {item['decision']}")
