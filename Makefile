@@ -27,7 +27,9 @@ check: install
 	$(BIN)/python -m pytest -q tests/unit/test_frame.py
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow"
+	# Two processes: the Kafka client's threads draw from the global random, which property tests must not see.
+	$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/property tests/simulation
+	$(BIN)/python -m pytest -q -m "not slow" tests/integration tests/e2e
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow

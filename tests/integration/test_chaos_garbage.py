@@ -15,7 +15,7 @@ from regate.daemon.bus.broker import Broker
 from regate.daemon.bus.kafka import KafkaBus
 
 pytestmark = pytest.mark.kafka
-LARGE = 40  # times 5 MB: three times what a step may hold
+LARGE = 16  # times 5 MB: more than a step may hold
 RSS_BYTES = 400_000_000
 
 

@@ -43,7 +43,7 @@ def test_the_default_suite_holds_every_family() -> None:
         ("id: scn-fuzzing-0001", "id: scn-fairness-0001", "id: scn", "must name its family"),
         ("- {kind: permutation}", "- {kind: rotation}", "rotation", "tag"),
         ("  noise: {comparator", "  nois: {comparator", "nois", "Input should be"),
-        ("bound: 0.02, min_n: 8", "bound: 0.02, min_m: 8", "min_m", "unknown key"),
+        ("bound: 0.05, min_n: 8", "bound: 0.05, min_m: 8", "min_m", "unknown key"),
     ],
 )
 def test_a_wrong_record_is_refused_with_file_line_and_key(
