@@ -9,6 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/@\x00-\x1f][^/@\x00-\x1f]*$")]
 Privacy = Literal["keep", "hash", "drop"]
+Family = Literal[
+    "data_quality",
+    "feature_drift",
+    "multivariate_drift",
+    "output_drift",
+    "performance",
+    "service",
+    "fairness",
+    "behaviour",
+    "silence",
+    "attack",
+]
 
 
 class Strict(BaseModel):
@@ -91,6 +103,8 @@ class Detection(Strict):
 
     false_alarms: float = Field(default=1.0, gt=0)  # false re-validations per budget period and model
     period_days: float = Field(default=30.0, gt=0)
+    # Weight of a family's charts in the budget, 1 where nothing is said; 0 turns the family's charts off.
+    families: dict[Family, Annotated[float, Field(ge=0)]] = {}
     max_charts: int = Field(default=4000, ge=1)  # beyond it charts are dropped by weight, and listed
     strata: Literal["none", "hour", "weekday", "hour_of_week"] = "none"
     allowed_lateness_seconds: float = Field(default=10.0, gt=0)

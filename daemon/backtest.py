@@ -18,18 +18,18 @@ from regate.daemon.files.table import Table
 from regate.detectors.build import build_profile
 from regate.detectors.cells import BLOCK_EVENTS, CELL_US
 from regate.detectors.clocks import EventClock, RowClock
-from regate.detectors.columns import Categorical, Column, IntArray, Labels, Numeric, Slice
+from regate.detectors.columns import Column, IntArray, Labels, Slice, cut_column
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
+from regate.detectors.marks import marks_of
 from regate.detectors.observe import Observed, Partition, Watched, cell_fragments, observe, watched
 from regate.detectors.outcomes import (
     NO_VALUE,
     LabelRows,
     Predictions,
     predicted,
-    reference_outcomes,
     values_of,
 )
 from regate.detectors.profile import Profile
@@ -80,24 +80,22 @@ class Backtest:
         if options.clock == "event" and table.event_time_us() is None:
             raise ConfigError("the file has no event_time column", hint="use --clock rows")
         reference = table.slice(0, options.reference_rows)
-        wrong, cutoff = reference_outcomes(reference, self._labels(0, options.reference_rows), table.config.output)
-        if table.has_label and wrong is None:
-            self.notes.append("no performance chart: the file has no predictions (or no scores) beside its labels")
-        if not table.has_label:
-            self.notes.append("no performance chart: the file has no labels")
         self.profile = build_profile(
             table.config,
             table.key,
             reference,
-            wrong,
+            self._labels(0, options.reference_rows),
             block_rows=BLOCK_EVENTS,
             budget_events=_budget(options),
             events_per_second=options.events_per_second,
             calibrate_seconds=options.calibrate_seconds,
             seed=options.seed,
-            error_cutoff=cutoff,
             progress=progress,
         )
+        if not table.has_label:
+            self.notes.append("no performance chart: the file has no labels")
+        elif not any(chart.family == "performance" for chart in self.profile.charts):
+            self.notes.append("no performance chart: the file has no predictions (or no scores) beside its labels")
         return self.profile
 
     def findings(self, progress: Progress | None = None) -> Iterator[dict[str, Any]]:
@@ -108,7 +106,7 @@ class Backtest:
 
     def _labels(self, start: int, stop: int) -> Column | None:
         labels = self.table.labels()
-        return None if labels is None else _cut(labels, slice(start, stop))
+        return None if labels is None else cut_column(labels, slice(start, stop))
 
     def _by_rows(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
         first, rows = self.options.reference_rows, self.table.rows
@@ -135,7 +133,8 @@ class Backtest:
         if value is None or self.options.label_delay == 0:  # then each label carries its prediction
             return None
         known = value != NO_VALUE
-        return Predictions(piece.event_id[known], cell[known], value[known])
+        mark = marks_of(piece, self.profile.layout.shape, cell)
+        return Predictions(piece.event_id[known], cell[known], value[known], mark[known])
 
     def _label_rows(self, start: int, stop: int) -> LabelRows | None:
         """Return the labels that arrive with rows ``start`` to ``stop``: those of rows ``--label-delay`` before."""
@@ -150,10 +149,11 @@ class Backtest:
         if own is None:
             own = np.zeros(piece.n, dtype=np.uint64)
         cell = (np.arange(low, high) + delay - first) // BLOCK_EVENTS
+        mark = marks_of(piece, self.profile.layout.shape, cell)
         times = self.table.slice(low + delay, high + delay).event_time_us
         known = (value != NO_VALUE) & ((own != NO_VALUE) | (delay > 0))
         stratum = self.profile.stratum(times).astype(np.int64)
-        return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known])
+        return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known], mark[known])
 
     def _by_event_time(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
         first, rows = self.options.reference_rows, self.table.rows
@@ -222,12 +222,6 @@ def _budget(options: Options) -> float | None:
 
 def _silent(_stage: str, _share: float) -> None:
     return
-
-
-def _cut(column: Column, cut: slice) -> Column:
-    if isinstance(column, Numeric):
-        return Numeric(column.values[cut])
-    return Categorical(column.codes[cut], column.categories)
 
 
 def as_json(finding: Finding, row: int, first_row: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,8 +17,19 @@ from regate.daemon.bus.port import Bus, Reader, Record, TopicPartition
 from regate.daemon.files.table import read_table
 from regate.daemon.wire.decode import Decoder
 from regate.detectors.build import build_profile
-from regate.detectors.columns import MISSING_CODE, Categorical, Column, FloatArray, IntArray, Labels, Numeric, Slice
-from regate.detectors.outcomes import reference_outcomes
+from regate.detectors.columns import (
+    MISSING_CODE,
+    BoolArray,
+    Categorical,
+    Column,
+    FloatArray,
+    HashArray,
+    IntArray,
+    Labels,
+    Numeric,
+    Slice,
+    cut_column,
+)
 from regate.detectors.profile import Profile
 
 Progress = Callable[[str, float], None]
@@ -41,7 +53,7 @@ def from_file(path: Path, config: ModelConfig | None, rows: int | None, request:
     table = read_table(path, config)
     reference = table.slice(0, table.rows if rows is None else rows)
     labels = table.labels()
-    cut = None if labels is None else _cut(labels, reference.n)
+    cut = None if labels is None else cut_column(labels, slice(0, reference.n))
     rate = request.events_per_second
     if rate is None and request.budget_events is None and table.event_time_us() is not None:
         rate = table.config.detection.events_per_second or measured_rate(reference.event_time_us)
@@ -85,17 +97,15 @@ def from_topic(
 
 
 def _build(config: ModelConfig, rows: Slice, labels: Column | None, request: Request, tell: Progress) -> Profile:
-    wrong, cutoff = reference_outcomes(rows, labels, config.output)
     return build_profile(
         config,
         rows.key,
         rows,
-        wrong,
+        labels,
         budget_events=request.budget_events,
         events_per_second=request.events_per_second,
         calibrate_seconds=request.calibrate_seconds,
         seed=request.seed,
-        error_cutoff=cutoff,
         progress=tell,
     )
 
@@ -161,7 +171,24 @@ def joined(parts: Sequence[Slice]) -> Slice:
             name: np.concatenate([part.scores.get(name, np.full(part.n, np.nan)) for part in parts])[order]
             for name in sorted({name for part in parts for name in part.scores})
         },
+        latency_ms=_all([part.latency_ms for part in parts], order),
+        error=_all([part.error for part in parts], order),
+        client=_all([part.client for part in parts], order),
+        cohorts={
+            name: column
+            for name in sorted({name for part in parts for name in part.cohorts})
+            if isinstance(column := _stacked([(part.cohorts.get(name), part.n) for part in parts], order), Categorical)
+        },
     )
+
+
+T = TypeVar("T", FloatArray, BoolArray, HashArray)
+
+
+def _all(arrays: Sequence[T | None], order: IntArray) -> T | None:
+    """Return arrays one behind the other, in ``order``; None when a part lacks its own."""
+    known = [array for array in arrays if array is not None]
+    return np.concatenate(known)[order] if len(known) == len(arrays) else None
 
 
 def _stacked(columns: Sequence[tuple[Column | None, int]], order: IntArray) -> Column:
@@ -199,9 +226,3 @@ def outcome_column(rows: Slice, labels: Sequence[Labels]) -> Column | None:
     if isinstance(column, Numeric):
         return Numeric(np.where(found, column.values[source], np.nan))
     return Categorical(np.where(found, column.codes[source], MISSING_CODE).astype(np.int32), column.categories)
-
-
-def _cut(column: Column, rows: int) -> Column:
-    if isinstance(column, Numeric):
-        return Numeric(column.values[:rows])
-    return Categorical(column.codes[:rows], column.categories)

@@ -6,26 +6,11 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 
-from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, Numeric, Slice
-from regate.detectors.layout import (
-    EVENTS,
-    KEPT,
-    MISSING,
-    OTHER,
-    OUTSIDE,
-    PRESENT,
-    SUM_Z,
-    SUM_Z2,
-    UNSEEN,
-    CategoricalSpec,
-    Layout,
-    NumericSpec,
-    Strata,
-)
+from regate.detectors.columns import IntArray
+from regate.detectors.layout import EVENTS, Layout, Strata
+from regate.detectors.views import EventView, OutcomeView, StratumArray
 
-StratumArray = npt.NDArray[np.int16]
 # Zone offsets change on multiples of a quarter of an hour, so one look-up a quarter is enough.
 _QUARTER_US = 900_000_000
 _HOUR_US = 3_600_000_000
@@ -51,86 +36,25 @@ def _offset_us(quarter: int, zone: ZoneInfo) -> int:
     return 0 if offset is None else int(offset.total_seconds()) * 1_000_000
 
 
-def accumulate(layout: Layout, rows: Slice, stratum: StratumArray, group: IntArray, groups: int) -> IntArray:
-    """Return ``int64[groups, width]``: the statistics of a slice, summed by ``group``.
+def accumulate(layout: Layout, rows: EventView, group: IntArray, groups: int) -> IntArray:
+    """Return ``int64[groups, width]``: the statistics of telemetry, summed by ``group``.
 
-    A feature that the slice lacks, or has with another type than the profile, counts as missing there.
+    A source that the rows lack, or have with another type than the profile, counts as missing there.
     """
     out = np.zeros((groups, layout.width), dtype=np.int64)
     out[:, EVENTS] = np.bincount(group, minlength=groups)
-    for spec in layout.features:
-        into = out[:, spec.first : spec.first + spec.width]
-        column = rows.features.get(spec.name)
-        if isinstance(spec, NumericSpec):
-            _add_numeric(spec, column, stratum, group, groups, into)
-        else:
-            _add_categorical(spec, column, group, groups, into)
-        into[:, PRESENT] = out[:, EVENTS] - into[:, MISSING]
+    for section in layout.sections:
+        section.add(rows, group, groups, out[:, section.first : section.first + section.width])
     return out
 
 
-def accumulate_outcomes(layout: Layout, wrong: IntArray, group: IntArray, groups: int) -> IntArray:
-    """Return ``int64[groups, width]`` with outcomes and errors filled; ``wrong`` is 0 or 1."""
+def accumulate_outcomes(layout: Layout, rows: OutcomeView, group: IntArray, groups: int) -> IntArray:
+    """Return ``int64[groups, width]`` with outcomes, errors and the sections of outcomes filled."""
     out = np.zeros((groups, layout.width), dtype=np.int64)
+    outcomes = rows.outcomes
+    assert outcomes is not None
     out[:, layout.outcomes] = np.bincount(group, minlength=groups)
-    out[:, layout.outcomes + 1] = np.bincount(group[wrong != 0], minlength=groups)
+    out[:, layout.outcomes + 1] = np.bincount(group[outcomes.wrong != 0], minlength=groups)
+    for section in layout.outcome_sections:
+        section.add(rows, group, groups, out[:, section.first : section.first + section.width])
     return out
-
-
-def _sums(group: IntArray, weights: FloatArray, groups: int) -> IntArray:
-    # Integers below 2^53 add up exactly as float64, in any order.
-    return np.bincount(group, weights=weights, minlength=groups).astype(np.int64)
-
-
-def _add_numeric(
-    spec: NumericSpec, column: Column | None, stratum: StratumArray, group: IntArray, groups: int, into: IntArray
-) -> None:
-    if not isinstance(column, Numeric):
-        into[:, MISSING] = np.bincount(group, minlength=groups)
-        return
-    if len(spec.tables) == 1:
-        _score_numeric(spec, 0, column.values, group, groups, into)
-        return
-    for which in np.unique(stratum):
-        rows = stratum == which
-        _score_numeric(spec, int(which), column.values[rows], group[rows], groups, into)
-
-
-def _score_numeric(
-    spec: NumericSpec, which: int, values: FloatArray, group: IntArray, groups: int, into: IntArray
-) -> None:
-    table = spec.tables[which]
-    cells = table.cells(values)
-    z, z2 = table.scores
-    last = table.edges.size
-    into[:, SUM_Z] += _sums(group, z[cells], groups)
-    into[:, SUM_Z2] += _sums(group, z2[cells], groups)
-    edge = np.flatnonzero((cells == 0) | (cells >= last))
-    if edge.size:
-        missing = cells[edge] > last
-        into[:, MISSING] += np.bincount(group[edge[missing]], minlength=groups)
-        into[:, OUTSIDE] += np.bincount(group[edge[~missing]], minlength=groups)
-
-
-def _add_categorical(
-    spec: CategoricalSpec, column: Column | None, group: IntArray, groups: int, into: IntArray
-) -> None:
-    if not isinstance(column, Categorical):
-        into[:, MISSING] = np.bincount(group, minlength=groups)
-        return
-    cells = cells_of(spec, column)
-    counts = np.bincount(group * spec.width + cells, minlength=groups * spec.width).reshape(groups, spec.width)
-    into[:, MISSING:] = counts[:, MISSING:]
-    into[:, OTHER] += into[:, UNSEEN]
-
-
-def cells_of(spec: CategoricalSpec, column: Categorical) -> IntArray:
-    """Return the column (inside the feature's own) that each row counts in."""
-    place = {category: KEPT + index for index, category in enumerate(spec.kept)}
-    rare = frozenset(spec.rare)
-    # The last entry is what code -1, missing, picks.
-    to_cell = np.array(
-        [place.get(category, OTHER if category in rare else UNSEEN) for category in column.categories] + [MISSING],
-        dtype=np.int64,
-    )
-    return np.asarray(to_cell[column.codes])

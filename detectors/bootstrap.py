@@ -14,14 +14,15 @@ will go on from. Independent rows have no such thing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from regate.detectors.accumulate import accumulate, accumulate_outcomes
 from regate.detectors.candidate import Candidate, Reference, points_of
-from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, Numeric, Slice
+from regate.detectors.columns import FloatArray, IntArray
 from regate.detectors.numerics import exp2
+from regate.detectors.views import outcome_view
 
 # Ways to cut the same rows into blocks: the more, the more distinct blocks a short reference gives.
 PHASES = 16
@@ -72,10 +73,11 @@ def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, 
 
 
 def _fine(reference: Reference, group: IntArray, groups: int) -> IntArray:
-    fine = accumulate(reference.layout, reference.rows, reference.stratum, group, groups)
-    if reference.wrong is not None:
-        known = reference.wrong >= 0
-        fine += accumulate_outcomes(reference.layout, reference.wrong[known], group[known], groups)
+    fine = accumulate(reference.layout, reference.events_view, group, groups)
+    if reference.outcomes is not None:
+        known = reference.outcomes.known
+        view = outcome_view(reference.outcomes.some(known), reference.stratum[known])
+        fine += accumulate_outcomes(reference.layout, view, group[known], groups)
     return fine
 
 
@@ -159,30 +161,6 @@ def _halves(count: int, rng: np.random.Generator) -> IntArray:
 def _numbered(run: IntArray, part: IntArray) -> IntArray:
     """Return a number for each distinct (run, part) pair of rows, in order."""
     return np.cumsum(np.r_[False, (run[1:] != run[:-1]) | (part[1:] != part[:-1])])
-
-
-def cut_rows(rows: Slice, part: slice) -> Slice:
-    """Return the rows ``part`` with the columns that statistics are made from."""
-
-    def cut(column: Column) -> Column:
-        if isinstance(column, Numeric):
-            return Numeric(column.values[part])
-        return Categorical(column.codes[part], column.categories)
-
-    return replace(
-        rows,
-        n=part.stop - part.start,
-        event_id=rows.event_id[part],
-        event_time_us=rows.event_time_us[part],
-        arrival_us=rows.arrival_us[part],
-        features={name: cut(column) for name, column in rows.features.items()},
-        prediction=None,
-        scores={},
-        latency_ms=None,
-        error=None,
-        client=None,
-        cohorts={},
-    )
 
 
 def block_evidence(blocks: Blocks, chosen: list[Candidate]) -> tuple[FloatArray, IntArray]:

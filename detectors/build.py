@@ -11,21 +11,15 @@ from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
 from regate.detectors.calibrate import calibrate
-from regate.detectors.candidate import Candidate, Reference, points_of
-from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, ModelKey, Numeric, Slice
-from regate.detectors.layout import (
-    MAX_KEPT,
-    MAX_LISTED,
-    RARE_BELOW,
-    CategoricalSpec,
-    FeatureSpec,
-    Layout,
-    NumericSpec,
-)
+from regate.detectors.candidate import Candidate, Plan, Reference, points_of
+from regate.detectors.columns import Column, IntArray, ModelKey, Slice
+from regate.detectors.layout import RARE_BELOW, STRATA_COUNT, Layout
+from regate.detectors.marks import COHORT_BITS, Cohorts, OutcomeShape
+from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.power import with_power
 from regate.detectors.profile import Profile
-from regate.detectors.ranktable import build_table
-from regate.detectors.registry import candidates
+from regate.detectors.registry import candidates, sections
+from regate.detectors.sections import placed
 
 Progress = Callable[[str, float], None]
 
@@ -33,25 +27,26 @@ DAY_US = 86_400_000_000
 # Fewer rows than this cannot be halved and still show dependence over a block.
 MIN_ROWS = 200
 GAP_QUANTILE = 0.9999
+# Of one attribute: groups beyond the largest are too small to say anything about.
+MAX_COHORTS = 16
 
 
 def build_profile(
     config: ModelConfig,
     key: ModelKey,
     reference: Slice,
-    wrong: IntArray | None = None,
+    labels: Column | None = None,
     *,
     block_rows: int = 64,
     budget_events: float | None = None,
     events_per_second: float | None = None,
     calibrate_seconds: float | None = None,
     seed: int = 0,
-    error_cutoff: float | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Build the profile of one model version from its reference rows, oldest first.
 
-    :param wrong: realised error of each row: 1, 0, or -1 where no label is known.
+    :param labels: the outcome of each row, missing where it is not known.
     :param budget_events: events in which one false alarm is nominal; overrides the traffic that
         ``events_per_second`` (or else the configuration) and the budget period give.
     :param calibrate_seconds: bounds the simulation, as an amount of work, so that the result does not
@@ -64,7 +59,7 @@ def build_profile(
         )
     tell = progress or _silent
     tell("tables", 0.0)
-    sample = _reference(config, reference, wrong)
+    sample, error_cutoff = _reference(config, reference, labels)
     tell("margins", 0.1)
     chosen, dropped = _chosen(candidates(sample), config.detection.max_charts)
     if not any(candidate.spec.watchable for candidate in chosen):
@@ -107,38 +102,33 @@ def _per_period(events_per_second: float | None, period_us: int) -> float | None
     return None if events_per_second is None else events_per_second * period_us / 1e6
 
 
-def _reference(config: ModelConfig, rows: Slice, wrong: IntArray | None) -> Reference:
-    stratum = stratum_of(rows.event_time_us, config.detection.strata, config.time_zone)
-    empty = Layout((), config.detection.strata, config.time_zone)
-    specs: list[FeatureSpec] = []
-    first = 1
-    for name, feature in config.features.items():
-        if not feature.watch or feature.type in {"text", "vector"}:
+def _reference(config: ModelConfig, rows: Slice, labels: Column | None) -> tuple[Reference, float | None]:
+    """Return the reference with its layout, and above which error an outcome of a regression is wrong."""
+    strata = config.detection.strata
+    stratum = stratum_of(rows.event_time_us, strata, config.time_zone)
+    outcomes, cutoff = reference_outcomes(rows, labels, config.output, _cohorts(config, rows))
+    own = sections(Plan(config, rows, stratum, range(STRATA_COUNT[strata]), outcomes))
+    shape = OutcomeShape() if outcomes is None else outcomes.shape
+    layout = Layout(placed(own.events, 1), strata, config.time_zone, shape=shape)
+    layout = replace(layout, outcome_sections=placed(own.outcomes, layout.outcomes + 2))
+    return Reference(config, layout, rows, stratum, outcomes), cutoff
+
+
+def _cohorts(config: ModelConfig, rows: Slice) -> Cohorts:
+    """Return the declared attributes with the categories that the reference knows well enough to watch."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    places = 1
+    for name in config.cohorts:
+        column = rows.cohorts.get(name)
+        if column is None:
             continue
-        spec = _spec(name, feature.type, rows.features.get(name), stratum, empty.strata_count, first)
-        specs.append(spec)
-        first += spec.width
-    layout = replace(empty, features=tuple(specs))
-    weights = {name: feature.weight for name, feature in config.features.items()}
-    return Reference(layout, rows, stratum, wrong, weights)
-
-
-def _spec(name: str, kind: str, column: Column | None, stratum: np.ndarray, strata: int, first: int) -> FeatureSpec:
-    if kind == "numeric":
-        values: FloatArray = column.values if isinstance(column, Numeric) else np.full(stratum.size, np.nan)
-        tables = tuple(build_table(values[stratum == which]) for which in range(strata))
-        return NumericSpec(name, first, tables)
-    if not isinstance(column, Categorical):
-        return CategoricalSpec(name, first, (), ())
-    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.categories))
-    # By count, then by name: the order must not depend on which category came first.
-    order = sorted(range(counts.size), key=lambda code: (-counts[code], column.categories[code]))
-    kept = [code for code in order[:MAX_KEPT] if counts[code] >= RARE_BELOW]
-    rare = [code for code in order[len(kept) :] if counts[code] > 0]
-    listed = rare if len(rare) <= MAX_LISTED else []
-    return CategoricalSpec(
-        name, first, tuple(column.categories[code] for code in kept), tuple(column.categories[code] for code in listed)
-    )
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.categories))
+        order = sorted(range(counts.size), key=lambda code: (-counts[code], column.categories[code]))
+        kept = tuple(column.categories[code] for code in order[:MAX_COHORTS] if counts[code] >= RARE_BELOW)
+        places *= len(kept) + 1
+        if kept and places < 1 << COHORT_BITS:  # what does not fit into a mark is not watched by outcomes
+            found.append((name, kept))
+    return tuple(found)
 
 
 def _chosen(found: list[Candidate], most: int) -> tuple[list[Candidate], tuple[str, ...]]:

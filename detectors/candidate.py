@@ -1,18 +1,22 @@
-"""What families hand to the builder: a chart with its bets, before calibration."""
+"""What families get of the reference, and what they hand to the builder: a chart with its bets, before calibration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from regate.config.canonical import digest, digest_bytes
-from regate.detectors.accumulate import StratumArray
-from regate.detectors.columns import FloatArray, IntArray, Slice
+from regate.config.model import ModelConfig
+from regate.detectors.columns import BoolArray, FloatArray, Slice
 from regate.detectors.grids import Coefficients
 from regate.detectors.layout import ChartSpec, Layout
+from regate.detectors.marks import Outcomes
 from regate.detectors.numerics import LN_2
 from regate.detectors.profile import Points
+from regate.detectors.sections import Section
+from regate.detectors.views import EventView, OutcomeView, StratumArray, View, event_view, outcome_view
 
 # What a block of 64 must lose on a wrong bet, in nats: a bet that gains this much a block finds its change in
 # some 500 blocks (30,000 events); anything slower is no use to an operator.
@@ -23,14 +27,66 @@ STATE_SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The reference rows as families see them. ``wrong`` is 1, 0, or -1 where no outcome is known."""
+class Plan:
+    """The reference rows before there is a layout: what a family makes its sections from."""
 
+    config: ModelConfig
+    rows: Slice
+    stratum: StratumArray
+    strata: range
+    outcomes: Outcomes | None  # aligned with the rows; ``wrong`` is -1 where no label is known
+
+    @cached_property
+    def view(self) -> EventView:
+        """Return the rows as sections see them."""
+        return event_view(self.rows, self.stratum)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Sections of one family: of telemetry, and of outcomes. `first` is set when they are placed."""
+
+    events: list[Section] = field(default_factory=list)
+    outcomes: list[Section] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference rows as families see them. ``outcomes`` are aligned with the rows."""
+
+    config: ModelConfig
     layout: Layout
     rows: Slice
     stratum: StratumArray
-    wrong: IntArray | None
-    weights: dict[str, float]  # by feature
+    outcomes: Outcomes | None
+
+    @cached_property
+    def events_view(self) -> EventView:
+        """Return the telemetry as sections see it."""
+        return event_view(self.rows, self.stratum)
+
+    @cached_property
+    def outcomes_view(self) -> OutcomeView | None:
+        """Return the outcomes, aligned with the rows, as sections see them; None without any."""
+        return None if self.outcomes is None else outcome_view(self.outcomes, self.stratum)
+
+    def view_of(self, section: Section) -> View:
+        """Return the rows that a section reads: telemetry or outcomes."""
+        if section.first < self.layout.outcomes:
+            return self.events_view
+        assert self.outcomes_view is not None
+        return self.outcomes_view
+
+    def trials_of(self, section: Section) -> BoolArray:
+        """Return the rows that count for a section: all, or those whose label is known."""
+        if section.first < self.layout.outcomes or self.outcomes is None:
+            return np.ones(self.rows.n, dtype=np.bool_)
+        return self.outcomes.known
+
+    def weight(self, feature: str) -> float:
+        """Return the configured weight of a feature."""
+        known = self.config.features.get(feature)
+        return 1.0 if known is None else known.weight
 
     @property
     def halves(self) -> tuple[slice, slice]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from regate.config.canonical import canonical_json
 from regate.detectors.columns import IntArray, ModelKey
-from regate.detectors.layout import Layout, NumericSpec
+from regate.detectors.layout import Layout
 
 CELL_US = 1_000_000
 BLOCK_EVENTS = 64
@@ -32,15 +32,13 @@ def layout_digest(layout: Layout) -> str:
 
     A profile whose weights or margins differ has another digest, but its fragments are the same.
     """
-    state = hashlib.sha256(canonical_json([layout.strata, layout.time_zone]))
-    for spec in layout.features:
-        if isinstance(spec, NumericSpec):
-            state.update(canonical_json([spec.name, spec.first]))
-            for table in spec.tables:
-                for array in (table.edges, table.z, table.z2):
-                    state.update(np.ascontiguousarray(array).tobytes())
-        else:
-            state.update(canonical_json([spec.name, spec.first, spec.kept, spec.rare]))
+    shape = layout.shape
+    state = hashlib.sha256(canonical_json([layout.strata, layout.time_zone, shape.positive, shape.cohorts]))
+    for section in (*layout.sections, *layout.outcome_sections):
+        meta, arrays = section.pack()
+        state.update(canonical_json([section.type, section.first, meta]))
+        for name in sorted(arrays):
+            state.update(np.ascontiguousarray(arrays[name]).tobytes())
     return state.hexdigest()
 
 

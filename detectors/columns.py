@@ -6,7 +6,7 @@ before: a number in a slice is finite and inside its *declared* range, NaN means
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,13 @@ class Categorical:
 Column = Numeric | Categorical
 
 
+def cut_column(column: Column, part: slice) -> Column:
+    """Return a range of a column's rows as a view."""
+    if isinstance(column, Numeric):
+        return Numeric(column.values[part])
+    return Categorical(column.codes[part], column.categories)
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """Events of one model version from one partition, in arrival order. All arrays have ``n`` rows."""
@@ -77,6 +84,25 @@ class Slice:
     error: BoolArray | None = None
     client: HashArray | None = None
     cohorts: dict[str, Categorical] = field(default_factory=dict)
+
+    def cut(self, part: slice) -> Slice:
+        """Return a range of rows as views."""
+        rows = range(self.n)[part]
+        part = slice(rows.start, rows.stop)
+        return replace(
+            self,
+            n=len(rows),
+            event_id=self.event_id[part],
+            event_time_us=self.event_time_us[part],
+            arrival_us=self.arrival_us[part],
+            features={name: cut_column(column, part) for name, column in self.features.items()},
+            prediction=None if self.prediction is None else cut_column(self.prediction, part),
+            scores={name: values[part] for name, values in self.scores.items()},
+            latency_ms=None if self.latency_ms is None else self.latency_ms[part],
+            error=None if self.error is None else self.error[part],
+            client=None if self.client is None else self.client[part],
+            cohorts={name: Categorical(c.codes[part], c.categories) for name, c in self.cohorts.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)

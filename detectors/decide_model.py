@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from regate.detectors.cells import Closed, Fragments, Joiner, OpenCells, group_r
 from regate.detectors.columns import IntArray
 from regate.detectors.finding import Finding
 from regate.detectors.label_join import Join
+from regate.detectors.marks import Outcomes, joined
 from regate.detectors.observe import NO_TIME, Observed
 from regate.detectors.outcomes import (
     LabelRows,
@@ -48,11 +49,9 @@ class Model:
             self._add(part.fragments, oldest_open)
         if part.predictions is not None and len(part.predictions.cell):
             rows = part.predictions
-            self.predictions.append(Predictions(rows.event_id, np.maximum(rows.cell, oldest_open), rows.value))
+            self.predictions.append(replace(rows, cell=np.maximum(rows.cell, oldest_open)))
         if part.labels is not None and len(part.labels.cell):
-            late = part.labels
-            cell = np.maximum(late.cell, oldest_open)
-            self.labels.append(LabelRows(late.event_id, cell, late.value, late.own, late.stratum))
+            self.labels.append(replace(part.labels, cell=np.maximum(part.labels.cell, oldest_open)))
 
     def _add(self, rows: Fragments, oldest_open: int) -> None:
         for name, number in rows.counters.items():
@@ -102,27 +101,30 @@ class Model:
         if not len(due):
             self.predictions, self.labels = [predictions], [labels]
             return
-        cutoff = self.watch.profile.error_cutoff
-        found: list[tuple[int, IntArray, IntArray]] = []
+        profile = self.watch.profile
+        found: list[tuple[int, Outcomes, IntArray]] = []
         starts = np.append(due, limit)
         p, q = np.searchsorted(predictions.cell, starts), np.searchsorted(labels.cell, starts)
-        for row, cell in enumerate(due):
-            wrong, stratum = self.join.take(
+        for row, cell in enumerate(due.tolist()):
+            outcomes, stratum = self.join.take(
                 some_rows(predictions, slice(p[row], p[row + 1])),
                 some_rows(labels, slice(q[row], q[row + 1])),
-                cutoff,
+                profile.error_cutoff,
+                cell,
+                profile.layout.shape,
             )
-            if len(wrong):
-                found.append((int(cell), wrong, stratum))
+            if outcomes.n:
+                found.append((cell, outcomes, stratum))
         self.predictions = [some_rows(predictions, slice(p[-1], None))]
         self.labels = [some_rows(labels, slice(q[-1], None))]
         if found:
-            self._add_outcomes(self.watch.profile, found)
+            self._add_outcomes(profile, found)
 
-    def _add_outcomes(self, profile: Profile, found: list[tuple[int, IntArray, IntArray]]) -> None:
-        cell = np.concatenate([np.full(len(wrong), number) for number, wrong, _ in found])
-        wrong = np.concatenate([wrong for _, wrong, _ in found])
-        groups = group_rows(cell, np.concatenate([stratum for _, _, stratum in found]).astype(np.int16))
-        stats = profile.accumulate_outcomes(wrong, groups.group, len(groups.cell))
+    def _add_outcomes(self, profile: Profile, found: list[tuple[int, Outcomes, IntArray]]) -> None:
+        cell = np.concatenate([np.full(outcomes.n, number) for number, outcomes, _ in found])
+        stratum = np.concatenate([stratum for _, _, stratum in found]).astype(np.int16)
+        outcomes = joined([outcomes for _, outcomes, _ in found])
+        groups = group_rows(cell, stratum)
+        stats = profile.accumulate_outcomes(outcomes, stratum, groups.group, len(groups.cell))
         cells = self.cells.setdefault(self.layout, OpenCells(stats.shape[1]))
         cells.add(Closed(groups.cell, groups.stratum, stats, np.zeros(len(stats), dtype=np.int64)))

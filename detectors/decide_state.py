@@ -23,7 +23,7 @@ from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.history import NUMBER
 from regate.detectors.incidents import Incident
-from regate.detectors.label_join import Join, Segment
+from regate.detectors.label_join import VALUE, Join, Segment
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
 from regate.detectors.silence import Rhythm
@@ -163,7 +163,9 @@ def _join_chunks(join: Join) -> Iterator[Chunk]:
         for name in ("predictions", "answered"):
             values: dict[int, int] = getattr(segment, name)
             arrays[f"{name}_id"] = np.fromiter(values.keys(), np.uint64, len(values))
-            arrays[name] = np.fromiter(values.values(), np.uint64, len(values))
+            arrays[name] = np.fromiter((value & VALUE for value in values.values()), np.uint64, len(values))
+        marks = (value >> 64 for value in segment.predictions.values())
+        arrays["mark"] = np.fromiter(marks, np.uint64, len(segment.predictions))
         yield f"join/{segment.number:012}", {"number": segment.number}, arrays
     waiting: Arrays = {
         "id": np.fromiter(join.waiting.keys(), np.uint64, len(join.waiting)),
@@ -244,8 +246,8 @@ def _model(
     for about, table in _named(own, "cells/"):
         rows = Closed(**table)
         model.cells.setdefault(about["layout"], OpenCells(rows.stats.shape[1])).add(rows)
-    model.predictions = [Predictions(**table) for _, table in _named(own, "predictions/")]
-    model.labels = [LabelRows(**table) for _, table in _named(own, "labels/")]
+    model.predictions = [Predictions(**_marked(table)) for _, table in _named(own, "predictions/")]
+    model.labels = [LabelRows(**_marked(table)) for _, table in _named(own, "labels/")]
     if meta["join"] is not None:
         model.join = _join(meta["join"], own)
     if meta["watch"] is not None and profile is not None:
@@ -256,6 +258,10 @@ def _model(
     return model
 
 
+def _marked(table: Arrays) -> Arrays:
+    return {"mark": np.zeros(len(table["event_id"]), dtype=np.uint64), **table}
+
+
 def _named(own: Mapping[str, tuple[dict[str, Any], Arrays]], prefix: str) -> list[tuple[dict[str, Any], Arrays]]:
     return [own[name] for name in sorted(own) if name.startswith(prefix)]
 
@@ -264,8 +270,11 @@ def _join(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]]
     join = Join(meta["capacity"], meta["shift"], made=meta["made"], counters=meta["counters"])
     for about, table in _named(own, "join/"):
         segment = Segment(about["number"])
-        for name in ("predictions", "answered"):
-            getattr(segment, name).update(zip(table[f"{name}_id"].tolist(), table[name].tolist(), strict=True))
+        made = table["predictions"]
+        marks = table.get("mark", np.zeros_like(made))  # snapshots of before had none
+        values = [value | mark << 64 for value, mark in zip(made.tolist(), marks.tolist(), strict=True)]
+        segment.predictions.update(zip(table["predictions_id"].tolist(), values, strict=True))
+        segment.answered.update(zip(table["answered_id"].tolist(), table["answered"].tolist(), strict=True))
         join.segments.append(segment)
     for _, table in _named(own, "waiting/"):
         pairs = zip(table["value"].tolist(), table["stratum"].tolist(), strict=True)

@@ -6,18 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Family = Literal[
-    "data_quality",
-    "feature_drift",
-    "multivariate_drift",
-    "output_drift",
-    "performance",
-    "service",
-    "fairness",
-    "behaviour",
-    "silence",
-    "attack",
-]
+from regate.config.model import Family
+
 Kind = Literal["change", "harm", "attack", "recurrence", "data_quality", "silence"]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.cells import Fragments
@@ -93,7 +95,7 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
         )
     if predictions is not None:
         rows = cut(len(predictions.cell))
-        predictions = Predictions(predictions.event_id[rows], predictions.cell[rows], predictions.value[rows])
+        predictions = Predictions(*(getattr(predictions, name)[rows] for name in Predictions.__slots__))
     if labels is not None:
         rows = cut(len(labels.cell))
         labels = LabelRows(*(getattr(labels, name)[rows] for name in LabelRows.__slots__))
@@ -102,8 +104,8 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "f": ("cell", "stratum", "stats", "historical"),
-    "p": ("event_id", "cell", "value"),
-    "l": ("event_id", "cell", "value", "own", "stratum"),
+    "p": ("event_id", "cell", "value", "mark"),
+    "l": ("event_id", "cell", "value", "own", "stratum", "mark"),
 }
 
 
@@ -158,10 +160,13 @@ def decode_frame(data: bytes, before_us: int) -> Frame:
 def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
     key = ModelKey(**entry["key"])
     tables = {
-        letter: {name: arrays[f"{number}{letter}.{name}"] for name in names}
+        letter: {name: arrays[f"{number}{letter}.{name}"] for name in names if name != "mark"}
         for letter, names in _TABLES.items()
         if entry.get(letter)
     }
+    for letter in tables.keys() & {"p", "l"}:
+        ids = tables[letter]["event_id"]  # frames of before had no marks
+        tables[letter]["mark"] = arrays.get(f"{number}{letter}.mark", np.zeros(len(ids), dtype=np.uint64))
     for columns in tables.values():
         if len({len(column) for column in columns.values()}) != 1:
             raise ValueError("columns of one table differ in length")

@@ -31,9 +31,6 @@ QUIET_LOG10 = -1.0
 QUIET_EVENTS = 1024
 # Of which each chart must have seen so many itself: no label is no proof that the error rate is back.
 QUIET_OWN = QUIET_EVENTS // 4
-# A loss of this much accuracy has severity 1; a change of inputs without labels has severity .5.
-WORST_LOSS = 0.2
-INPUT_SEVERITY = 0.5
 
 
 @dataclass(slots=True)
@@ -104,22 +101,19 @@ def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> B
 
 
 def severity(spec: ChartSpec, effect: float) -> float:
-    """Return 0 to 1: from the loss of performance where it is known, else .5."""
-    if spec.kind != "harm":
-        return INPUT_SEVERITY
-    return round(min(1.0, INPUT_SEVERITY + (1 - INPUT_SEVERITY) * max(effect, 0.0) / WORST_LOSS), 4)
+    """Return 0 to 1: the chart's own, and where it measures a loss, more with the loss."""
+    share = max(effect, 0.0) / spec.worst if spec.worst else 0.0
+    return round(min(1.0, spec.severity + (1 - spec.severity) * share), 4)
 
 
 def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold: float) -> str:
     """Return one sentence for a person."""
-    if spec.kind == "harm":
-        what = f"the rate of wrong predictions moved by {effect:+.3f}"
-    elif spec.unit == "sigma":
-        what = f"{spec.subject} moved {effect:+.2f} sigma"
+    if spec.unit == "sigma":
+        what = f"{spec.title or spec.subject} moved {effect:+.2f} sigma"
     elif spec.unit == "ratio":
-        what = f"the spread of {spec.subject} became {effect:.2f} times what it was"
+        what = f"{spec.title or f'the spread of {spec.subject}'} became {effect:.2f} times what it was"
     else:
-        what = f"{spec.subject}: {spec.statistic} moved by {effect:+.3f}"
+        what = f"{spec.title or f'{spec.subject}: {spec.statistic}'} moved by {effect:+.3f}"
     return f"{what} since {since}; evidence 10^{total:.1f} against 10^{threshold:.1f}"
 
 

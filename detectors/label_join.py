@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from regate.detectors.columns import IntArray
+from regate.detectors.marks import Outcomes, OutcomeShape, ages
 from regate.detectors.outcomes import LabelRows, Predictions, sampled, wrong
 
-# A segment holds less than twice this, 16 bytes each: a snapshot chunk stays below a record's default limit of 1 MB.
+# A segment holds less than twice this, 24 bytes each: a snapshot chunk stays below a record's default limit of 1 MB.
 SEGMENT = 16_384
+# A remembered prediction is one integer: its value in the low 64 bits, its mark above.
+VALUE = (1 << 64) - 1
+_SHAPE = OutcomeShape()
 
 
 @dataclass(slots=True)
@@ -19,7 +23,7 @@ class Segment:
     """Predictions that came after each other, and the labels that came for them."""
 
     number: int
-    predictions: dict[int, int] = field(default_factory=dict)  # event id -> value, no label yet
+    predictions: dict[int, int] = field(default_factory=dict)  # event id -> value and, above it, mark; no label yet
     answered: dict[int, int] = field(default_factory=dict)  # event id -> first label
 
     def __len__(self) -> int:
@@ -37,9 +41,16 @@ class Join:
     made: int = 0  # segments ever made
     counters: dict[str, int] = field(default_factory=dict)
 
-    def take(self, predictions: Predictions, labels: LabelRows, cutoff: float | None) -> tuple[IntArray, IntArray]:
-        """Take the rows of one closed cell; return (wrong, stratum) of the outcomes that it decides."""
-        pairs: list[tuple[int, int, int]] = []  # prediction, label, stratum
+    def take(
+        self,
+        predictions: Predictions,
+        labels: LabelRows,
+        cutoff: float | None,
+        cell: int = 0,
+        shape: OutcomeShape = _SHAPE,
+    ) -> tuple[Outcomes, IntArray]:
+        """Take the rows of one closed cell; return the outcomes that it decides, and their strata."""
+        pairs: list[tuple[int, int, int]] = []  # prediction with its mark, label, stratum
         self._remember(predictions, pairs)
         for event_id, label, own, stratum, kept in _ordered(labels, self.shift):
             if kept:
@@ -48,16 +59,19 @@ class Join:
                 pairs.append((own, label, stratum))
         self._bound()
         if not pairs:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        values = np.array([(pair[0], pair[1]) for pair in pairs], dtype=np.uint64)
-        return wrong(values[:, 0].copy(), values[:, 1].copy(), cutoff), np.array([pair[2] for pair in pairs])
+            return Outcomes(np.zeros(0, dtype=np.int64), shape=shape), np.zeros(0, dtype=np.int64)
+        made = np.array([(pair[0] & VALUE, pair[0] >> 64, pair[1]) for pair in pairs], dtype=np.uint64)
+        value, mark, known = made[:, 0].copy(), made[:, 1].copy(), made[:, 2].copy()
+        found = Outcomes(wrong(value, known, cutoff), value, known, mark, ages(mark, cell), shape)
+        return found, np.array([pair[2] for pair in pairs])
 
     def _remember(self, rows: Predictions, pairs: list[tuple[int, int, int]]) -> None:
         if not len(rows.event_id):
             return
         keep = sampled(rows.event_id, self.shift)
         order = np.argsort(rows.event_id[keep], kind="stable")
-        ids, values = rows.event_id[keep][order].tolist(), rows.value[keep][order].tolist()
+        ids, low, high = (part[keep][order].tolist() for part in (rows.event_id, rows.value, rows.mark))
+        values = [value | mark << 64 for value, mark in zip(low, high, strict=True)]
         for start in range(0, len(ids), SEGMENT):
             span = slice(start, start + SEGMENT)
             self._segment().predictions.update(zip(ids[span], values[span], strict=True))
@@ -127,11 +141,15 @@ def _thinned(values: dict[int, int], shift: int) -> dict[int, int]:
 
 
 def _ordered(labels: LabelRows, shift: int) -> Iterable[tuple[int, int, int, int, bool]]:
-    order = np.lexsort((labels.stratum, labels.own, labels.value, labels.event_id))
+    order = np.lexsort((labels.stratum, labels.mark, labels.own, labels.value, labels.event_id))
+    own = [
+        value and value | mark << 64
+        for value, mark in zip(labels.own[order].tolist(), labels.mark[order].tolist(), strict=True)
+    ]
     return zip(
         labels.event_id[order].tolist(),
         labels.value[order].tolist(),
-        labels.own[order].tolist(),
+        own,
         labels.stratum[order].tolist(),
         sampled(labels.event_id[order], shift).tolist(),
         strict=True,

@@ -1,26 +1,24 @@
 """Which columns the mergeable statistics have, and what a chart is.
 
-Column 0 counts events. A numeric feature has five columns, a categorical one three and one for each
-category that it keeps; realised outcomes have the last two. All are integers that add up.
+Column 0 counts events; then come the sections of telemetry, two columns of realised outcomes (outcomes, errors), and
+the sections of outcomes. All are integers that add up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from regate.detectors.finding import Family, Kind
-from regate.detectors.ranktable import RankTable
+from regate.config.model import Family
+from regate.detectors.finding import Kind
+from regate.detectors.marks import OutcomeShape
+from regate.detectors.sections import Section
 
 Form = Literal["mean", "scale", "indicator"]
 Strata = Literal["none", "hour", "weekday", "hour_of_week"]
 STRATA_COUNT: dict[str, int] = {"none": 1, "hour": 24, "weekday": 7, "hour_of_week": 168}
 
 EVENTS = 0
-# Offsets inside a feature's own columns.
-PRESENT, MISSING = 0, 1
-SUM_Z, SUM_Z2, OUTSIDE, NUMERIC_WIDTH = 2, 3, 4, 5
-OTHER, UNSEEN, KEPT = 2, 3, 4
 # A category with fewer reference rows shares a cell: its own rate is known too badly to watch.
 RARE_BELOW = 25
 MAX_KEPT = 256
@@ -29,62 +27,34 @@ MAX_LISTED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class NumericSpec:
-    """A numeric feature: its rank table in each stratum."""
-
-    name: str
-    first: int
-    tables: tuple[RankTable, ...]
-
-    @property
-    def width(self) -> int:
-        """Return the number of columns: present, missing, sum z, sum z^2, outside the reference's range."""
-        return NUMERIC_WIDTH
-
-
-@dataclass(frozen=True, slots=True)
-class CategoricalSpec:
-    """A categorical or boolean feature: categories with a column of their own, and rare ones that share one.
-
-    ``other`` counts rare and unseen categories together, ``unseen`` those that the reference does not have.
-    """
-
-    name: str
-    first: int
-    kept: tuple[str, ...]
-    rare: tuple[str, ...]
-
-    @property
-    def width(self) -> int:
-        """Return the number of columns: present, missing, other, unseen, one for each kept category."""
-        return KEPT + len(self.kept)
-
-
-FeatureSpec = NumericSpec | CategoricalSpec
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """All columns. ``outcomes`` is the first of the two outcome columns (outcomes, errors)."""
+    """All columns. ``shape`` says what the values and marks of outcomes mean."""
 
-    features: tuple[FeatureSpec, ...]
+    sections: tuple[Section, ...]
     strata: Strata
     time_zone: str
+    outcome_sections: tuple[Section, ...] = ()
+    shape: OutcomeShape = field(default_factory=OutcomeShape)
 
     @property
     def outcomes(self) -> int:
         """Return the column that counts outcomes; the next one counts errors."""
-        return self.features[-1].first + self.features[-1].width if self.features else 1
+        return end(self.sections, 1)
 
     @property
     def width(self) -> int:
         """Return the number of columns."""
-        return self.outcomes + 2
+        return end(self.outcome_sections, self.outcomes + 2)
 
     @property
     def strata_count(self) -> int:
         """Return how many strata there are."""
         return STRATA_COUNT[self.strata]
+
+
+def end(sections: tuple[Section, ...], first: int) -> int:
+    """Return the column after the last section, ``first`` when there is none."""
+    return sections[-1].first + sections[-1].width if sections else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +83,8 @@ class ChartSpec:
     digest: str = ""
     s_column: int = 0
     n_column: int = 0
+    title: str = ""  # what moved, for a person: "the rate of wrong predictions"; default from subject and statistic
+    severity: float = 0.5  # of a finding that this chart leads, where nothing has been lost yet
+    worst: float = 0.0  # effect at which severity is 1; 0: severity does not follow the effect
     minimal_effect: float = 0.0
     delays: tuple[tuple[float, float], ...] = ()

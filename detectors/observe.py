@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from regate.config.model import ModelConfig
+from regate.detectors.accumulate import accumulate
 from regate.detectors.cells import CELL_US, Fragments, group_rows, layout_digest
 from regate.detectors.columns import BoolArray, HashArray, IntArray, Labels, ModelKey, Slice
+from regate.detectors.marks import marks, marks_of
 from regate.detectors.outcomes import (
     NO_VALUE,
     LabelRows,
@@ -25,6 +27,7 @@ from regate.detectors.outcomes import (
 )
 from regate.detectors.profile import Profile
 from regate.detectors.seen import Seen
+from regate.detectors.views import event_view
 
 # Before the first event there is no watermark; far enough back that every event time is after it.
 NO_TIME = -(1 << 62)
@@ -43,9 +46,10 @@ class Watched:
     @property
     def joins(self) -> bool:
         """Return whether outcomes are watched, so that predictions and labels must meet."""
-        return self.profile is not None and any(
-            chart.family == "performance" and chart.watchable for chart in self.profile.charts
-        )
+        if self.profile is None:
+            return False
+        first = self.profile.layout.outcomes
+        return any(chart.n_column >= first and chart.watchable for chart in self.profile.charts)
 
 
 def watched(config: ModelConfig | None, profile: Profile | None) -> Watched:
@@ -89,15 +93,19 @@ class _Times:
     time_us: IntArray
     cell: IntArray
     late: BoolArray
-    future: int
+    ahead: BoolArray
     watermark_us: int
+
+    @property
+    def future(self) -> int:
+        """Return how many events are ahead of their arrival."""
+        return int(np.count_nonzero(self.ahead))
 
 
 def _times(state: Partition, event_time_us: IntArray, arrival_us: IntArray, lateness_us: int) -> _Times:
     ahead = event_time_us > arrival_us + lateness_us
-    future = int(np.count_nonzero(ahead))
     # A clock that runs ahead would keep its cells open until the world catches up: arrival stands in.
-    time_us = np.where(ahead, arrival_us, event_time_us) if future else event_time_us
+    time_us = np.where(ahead, arrival_us, event_time_us) if bool(ahead.any()) else event_time_us
     newest = int(np.minimum(time_us, arrival_us).max())
     # Late against the watermark before this batch: a stricter rule would depend on how batches are cut.
     oldest_open = state.watermark_us // CELL_US
@@ -105,7 +113,7 @@ def _times(state: Partition, event_time_us: IntArray, arrival_us: IntArray, late
     late = cell < oldest_open
     if bool(late.any()):
         cell = np.maximum(cell, oldest_open)
-    return _Times(time_us, cell, late, future, newest - lateness_us)
+    return _Times(time_us, cell, late, ahead, newest - lateness_us)
 
 
 def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: int) -> tuple[Observed, int]:
@@ -133,6 +141,7 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
         layout=model.layout,
         repeated=repeated,
         old=old,
+        flags={"late": times.late, "future": times.ahead},
         counters={name: number for name, number in counters.items() if number},
     )
     found = Observed(rows.key, fragments, _predictions(counted, model, times.cell, repeated))
@@ -159,9 +168,13 @@ def cell_fragments(
     layout: str,
     repeated: BoolArray | None = None,
     old: BoolArray | None = None,
+    flags: Mapping[str, BoolArray] | None = None,
     counters: dict[str, int] | None = None,
 ) -> Fragments:
-    """Return the statistics of a slice by cell and stratum; ``repeated`` rows are left out, ``old`` ones counted."""
+    """Return the statistics of a slice by cell and stratum; ``repeated`` rows are left out, ``old`` ones counted.
+
+    :param flags: what else observe found of each row, by name; sections read them as ``flag/<name>``.
+    """
     stratum = np.zeros(rows.n, dtype=np.int16) if profile is None else profile.stratum(rows.event_time_us)
     groups = group_rows(cell, stratum)
     count, group = len(groups.cell), groups.group
@@ -173,7 +186,7 @@ def cell_fragments(
     if profile is None:
         stats = np.bincount(group, minlength=total).astype(np.int64).reshape(total, 1)
     else:
-        stats = profile.accumulate(rows, group, total)
+        stats = accumulate(profile.layout, event_view(rows, stratum, flags), group, total)
     historical: IntArray = np.zeros(total, dtype=np.int64)
     if old is not None and bool(old.any()):
         historical = np.bincount(group[old], minlength=total).astype(np.int64)
@@ -201,8 +214,10 @@ def _predictions(rows: Slice, model: Watched, cell: IntArray, repeated: BoolArra
     value = predicted(rows, model.config.output)
     if value is None:
         return None
+    assert model.profile is not None
     keep = (value != NO_VALUE) & ~repeated & sampled(rows.event_id, _shift(model))
-    return Predictions(rows.event_id[keep], cell[keep], value[keep])
+    mark = marks_of(rows, model.profile.layout.shape, cell)
+    return Predictions(rows.event_id[keep], cell[keep], value[keep], mark[keep])
 
 
 def observe_labels(state: Partition, rows: Labels, model: Watched, watermark_us: int) -> tuple[Observed, int]:
@@ -225,7 +240,9 @@ def observe_labels(state: Partition, rows: Labels, model: Watched, watermark_us:
     own = np.zeros(rows.n, dtype=np.uint64) if rows.prediction is None else values_of(rows.prediction, output)
     keep = (label != NO_VALUE) & ((own != NO_VALUE) | sampled(rows.event_id, _shift(model)))
     stratum = model.profile.stratum(times.time_us).astype(np.int64)
-    found = LabelRows(rows.event_id[keep], times.cell[keep], label[keep], own[keep], stratum[keep])
+    # A label that carries its prediction speaks of now: its age is 0.
+    mark = marks(rows.n, rows.score, {}, model.profile.layout.shape, times.cell)
+    found = LabelRows(rows.event_id[keep], times.cell[keep], label[keep], own[keep], stratum[keep], mark[keep])
     return Observed(rows.key, labels=found), watermark_us
 
 

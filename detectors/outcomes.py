@@ -3,11 +3,12 @@
 A prediction and a label travel as 64-bit values: the hash of the class for classification, the bits of
 the number for regression. "Wrong" is another class, or an absolute error above the .9 quantile of the
 reference's absolute errors (`Profile.error_cutoff`): a rate like any other, whatever the unit.
+
+What else an outcome chart needs of a prediction (score, cohorts, when) travels as one 64-bit *mark*.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
@@ -15,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from regate.config.model import Output
+from regate.detectors.classes import class_hash
 from regate.detectors.columns import (
     BoolArray,
     Categorical,
@@ -25,30 +27,35 @@ from regate.detectors.columns import (
     Numeric,
     Slice,
 )
+from regate.detectors.marks import Cohorts, Outcomes, OutcomeShape, marks_of
+from regate.detectors.probabilities import chosen
 
 # An error of the reference that is as rare as this counts as wrong (regression).
 ERROR_QUANTILE = 0.9
+MAX_CLASSES = 256  # of labels that charts tell apart
 NO_VALUE = np.uint64(0)  # class hashes avoid it; a missing prediction or label
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Join rows of telemetry: 24 bytes each."""
+    """Join rows of telemetry: 32 bytes each."""
 
     event_id: HashArray
     cell: IntArray
     value: HashArray
+    mark: HashArray
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:
-    """Join rows of labels; ``own`` is the prediction that the label event carries, or `NO_VALUE`."""
+    """Join rows of labels; ``own`` is the prediction that the label event carries, or `NO_VALUE`, ``mark`` its mark."""
 
     event_id: HashArray
     cell: IntArray
     value: HashArray
     own: HashArray
     stratum: IntArray
+    mark: HashArray
 
 
 Rows = TypeVar("Rows", Predictions, LabelRows)
@@ -57,13 +64,15 @@ Rows = TypeVar("Rows", Predictions, LabelRows)
 def empty_predictions() -> Predictions:
     """Return no prediction rows."""
     none = np.zeros(0, dtype=np.int64)
-    return Predictions(none.astype(np.uint64), none, none.astype(np.uint64))
+    none_u = none.astype(np.uint64)
+    return Predictions(none_u, none, none_u, none_u)
 
 
 def empty_labels() -> LabelRows:
     """Return no label rows."""
     none = np.zeros(0, dtype=np.int64)
-    return LabelRows(none.astype(np.uint64), none, none.astype(np.uint64), none.astype(np.uint64), none)
+    none_u = none.astype(np.uint64)
+    return LabelRows(none_u, none, none_u, none_u, none, none_u)
 
 
 def merged_rows(parts: Sequence[Rows], empty: Rows) -> Rows:
@@ -77,22 +86,6 @@ def merged_rows(parts: Sequence[Rows], empty: Rows) -> Rows:
 def some_rows(rows: Rows, cut: slice) -> Rows:
     """Return a range of rows as views."""
     return replace(rows, **{item.name: getattr(rows, item.name)[cut] for item in fields(rows)})
-
-
-def class_hash(text: str) -> int:
-    """Return the 64-bit value of a class. Spellings of one number, and of true and false, are one class.
-
-    >>> class_hash("1.0") == class_hash("1") == class_hash("true")
-    True
-    """
-    spelled = {"true": "1", "false": "0"}.get(text.lower(), text)
-    try:
-        number = float(spelled)
-        spelled = f"{number:.17g}" if np.isfinite(number) else spelled
-    except ValueError:
-        pass
-    value = int.from_bytes(hashlib.blake2b(spelled.encode(), digest_size=8).digest(), "little")
-    return value or 1
 
 
 def class_values(column: Column) -> HashArray:
@@ -154,8 +147,18 @@ def wrong(value: HashArray, label: HashArray, cutoff: float | None) -> IntArray:
     return np.asarray(error > cutoff, dtype=np.int64)
 
 
-def reference_outcomes(rows: Slice, labels: Column | None, output: Output) -> tuple[IntArray | None, float | None]:
-    """Return (wrong per row with -1 where unknown, cutoff) of reference rows; (None, None) without outcomes."""
+def outcome_shape(output: Output, labels: Column | None, cohorts: Cohorts) -> OutcomeShape:
+    """Return what outcomes mean: the classes of the configuration, and those of the labels."""
+    spelled = None if output.type == "regression" or labels is None else chosen(labels, {})
+    met = set() if spelled is None else {spelled.categories[code] for code in np.unique(spelled.codes) if code >= 0}
+    classes = tuple(sorted({*output.classes, *met}))[:MAX_CLASSES]
+    return OutcomeShape(output.type, output.positive, classes, cohorts)
+
+
+def reference_outcomes(
+    rows: Slice, labels: Column | None, output: Output, cohorts: Cohorts = ()
+) -> tuple[Outcomes | None, float | None]:
+    """Return (outcomes aligned with the rows, ``wrong`` -1 where unknown; cutoff) or (None, None) without any."""
     value = predicted(rows, output)
     if labels is None or value is None:
         return None, None
@@ -167,7 +170,9 @@ def reference_outcomes(rows: Slice, labels: Column | None, output: Output) -> tu
     if output.type == "regression":
         errors: FloatArray = np.abs(value[known].view(np.float64) - label[known].view(np.float64))
         cutoff = float(np.quantile(errors, ERROR_QUANTILE))
-    return np.where(known, wrong(value, label, cutoff), -1), cutoff
+    shape = outcome_shape(output, labels, cohorts)
+    wrongs = np.where(known, wrong(value, label, cutoff), -1)
+    return Outcomes(wrongs, value, label, marks_of(rows, shape), shape=shape), cutoff
 
 
 def sampled(event_id: HashArray, shift: int) -> BoolArray:

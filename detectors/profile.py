@@ -8,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from regate.config.canonical import digest_bytes
-from regate.detectors.accumulate import StratumArray, accumulate, accumulate_outcomes, stratum_of
+from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
-from regate.detectors.layout import ChartSpec, FeatureSpec, Layout
+from regate.detectors.layout import ChartSpec, Layout
+from regate.detectors.marks import Outcomes
+from regate.detectors.views import StratumArray, event_view, outcome_view
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,6 @@ class Profile:
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def features(self) -> tuple[FeatureSpec, ...]:
-        """Return the features that the statistics cover."""
-        return self.layout.features
-
-    @property
     def strata(self) -> str:
         """Return how event time is stratified: none, hour, weekday or hour_of_week."""
         return self.layout.strata
@@ -106,11 +103,11 @@ class Profile:
 
     def accumulate(self, rows: Slice, group: IntArray, groups: int) -> IntArray:
         """Return ``int64[groups, D]``: the mergeable statistics of a slice, summed by ``group`` (one per row)."""
-        return accumulate(self.layout, rows, self.stratum(rows.event_time_us), group, groups)
+        return accumulate(self.layout, event_view(rows, self.stratum(rows.event_time_us)), group, groups)
 
-    def accumulate_outcomes(self, wrong: IntArray, group: IntArray, groups: int) -> IntArray:
+    def accumulate_outcomes(self, outcomes: Outcomes, stratum: StratumArray, group: IntArray, groups: int) -> IntArray:
         """Return ``int64[groups, D]`` of realised outcomes; add it to the block of the label's event time."""
-        return accumulate_outcomes(self.layout, wrong, group, groups)
+        return accumulate_outcomes(self.layout, outcome_view(outcomes, stratum), group, groups)
 
     def events_per_period(self, events_per_second: float) -> float:
         """Return the traffic that ``Bank.threshold`` takes, from events a second."""

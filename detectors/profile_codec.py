@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy.typing as npt
 
 from regate.config.errors import ConfigError, PoisonError
 from regate.detectors.arrays import pack, unpack
-from regate.detectors.columns import FloatArray, IntArray, ModelKey
-from regate.detectors.layout import CategoricalSpec, ChartSpec, FeatureSpec, Layout, NumericSpec
+from regate.detectors.columns import ModelKey
+from regate.detectors.layout import ChartSpec, Layout
+from regate.detectors.marks import OutcomeShape
 from regate.detectors.profile import Calibration, Points, Profile
-from regate.detectors.ranktable import RankTable
+from regate.detectors.registry import SECTIONS
+from regate.detectors.sections import Section
 
-SCHEMA = 1
+SCHEMA = 2
 _REBUILD = "build it again: regate profile build"
 _PLAIN = (
     "budget_period_us",
@@ -33,13 +36,16 @@ _POINTS = ("chart", "a", "b", "centre")
 
 def encode(profile: Profile) -> bytes:
     """Return the profile as bytes; equal profiles give equal bytes."""
-    features, arrays = _pack_features(profile.layout.features)
+    layout = profile.layout
+    listed, arrays = _pack_sections((*layout.sections, *layout.outcome_sections))
     meta = {
         "profile": SCHEMA,
         "key": asdict(profile.key),
-        "strata": profile.layout.strata,
-        "time_zone": profile.layout.time_zone,
-        "features": features,
+        "strata": layout.strata,
+        "time_zone": layout.time_zone,
+        "shape": asdict(layout.shape),
+        "sections": listed,
+        "of_telemetry": len(layout.sections),
         "charts": [asdict(chart) for chart in profile.charts],
         "calibration": asdict(profile.calibration),
         **{name: getattr(profile, name) for name in _PLAIN},
@@ -63,9 +69,12 @@ def decode(data: bytes) -> Profile:
             hint="install the version that built it, or " + _REBUILD,
         )
     plain = {name: _frozen(meta[name]) for name in _PLAIN}
+    sections = _unpack_sections(meta["sections"], arrays)
+    cut = meta["of_telemetry"]
+    shape = OutcomeShape(**{name: _frozen(value) for name, value in meta["shape"].items()})
     return Profile(
         key=ModelKey(**meta["key"]),
-        layout=Layout(_unpack_features(meta["features"], arrays), meta["strata"], meta["time_zone"]),
+        layout=Layout(sections[:cut], meta["strata"], meta["time_zone"], sections[cut:], shape),
         charts=tuple(ChartSpec(**{name: _frozen(v) for name, v in chart.items()}) for chart in meta["charts"]),
         points=Points(**{name: arrays[f"points.{name}"] for name in _POINTS}),
         calibration=Calibration(**{name: _frozen(value) for name, value in meta["calibration"].items()}),
@@ -77,44 +86,33 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def _pack_features(specs: tuple[FeatureSpec, ...]) -> tuple[list[dict[str, Any]], dict[str, npt.NDArray[Any]]]:
-    """Return what JSON holds of the features, and their tables one behind the other (1,000 features, 5 arrays)."""
-    tables = [table for spec in specs if isinstance(spec, NumericSpec) for table in spec.tables]
+def _pack_sections(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], dict[str, npt.NDArray[Any]]]:
+    """Return what JSON holds of the sections, and arrays pooled by name: few, however many features."""
     listed: list[dict[str, Any]] = []
-    for spec in specs:
-        common = {"name": spec.name, "first": spec.first}
-        if isinstance(spec, NumericSpec):
-            listed.append({**common, "type": "numeric", "tables": len(spec.tables)})
-        else:
-            listed.append({**common, "type": "categorical", "kept": list(spec.kept), "rare": list(spec.rare)})
-    empty: list[FloatArray] = [np.zeros(0)]
-    return listed, {
-        "tables.rows": np.array([table.rows for table in tables], dtype=np.int64),
-        "tables.edges": np.array([table.edges.size for table in tables], dtype=np.int64),
-        "edges": np.concatenate(empty + [table.edges for table in tables]),
-        "z": _joined([table.z for table in tables]),
-        "z2": _joined([table.z2 for table in tables]),
-    }
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
+    for section in sections:
+        meta, arrays = section.pack()
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
+        listed.append({"type": section.type, "first": section.first, "meta": meta, "shapes": shapes})
+        for name, array in arrays.items():
+            parts.setdefault(f"{section.type}.{name}", []).append(array.ravel())
+    return listed, {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def _joined(parts: list[IntArray]) -> IntArray:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
-
-
-def _unpack_features(listed: list[dict[str, Any]], arrays: dict[str, npt.NDArray[Any]]) -> tuple[FeatureSpec, ...]:
-    sizes = arrays["tables.edges"]
-    edges = np.split(arrays["edges"], np.cumsum(sizes))
-    z = np.split(arrays["z"], np.cumsum(sizes + 1))
-    z2 = np.split(arrays["z2"], np.cumsum(sizes + 1))
-    tables = [
-        RankTable(edges[index], z[index], z2[index], int(rows)) for index, rows in enumerate(arrays["tables.rows"])
-    ]
-    specs: list[FeatureSpec] = []
-    taken = 0
+def _unpack_sections(listed: list[dict[str, Any]], arrays: dict[str, npt.NDArray[Any]]) -> tuple[Section, ...]:
+    taken: dict[str, int] = {}
+    found = []
     for item in listed:
-        if item["type"] == "numeric":
-            specs.append(NumericSpec(item["name"], item["first"], tuple(tables[taken : taken + item["tables"]])))
-            taken += item["tables"]
-        else:
-            specs.append(CategoricalSpec(item["name"], item["first"], tuple(item["kept"]), tuple(item["rare"])))
-    return tuple(specs)
+        own = {}
+        for name, shape in item["shapes"].items():
+            pool = f"{item['type']}.{name}"
+            start = taken.get(pool, 0)
+            taken[pool] = start + int(np.prod(shape, dtype=np.int64))
+            own[name] = arrays[pool][start : taken[pool]].reshape(shape)
+        kind = SECTIONS.get(item["type"])
+        if kind is None:
+            raise ConfigError(
+                f"the profile has statistics of type {item['type']!r}, which this regate does not know", hint=_REBUILD
+            )
+        found.append(kind.unpack({**item["meta"], "first": item["first"]}, own))
+    return tuple(found)

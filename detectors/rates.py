@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regate.config.model import Family
 from regate.detectors import grids
 from regate.detectors.candidate import Candidate, Reference, stacked, strong
 from regate.detectors.columns import BoolArray
 from regate.detectors.dependence import ROWS_PER_TAU, Inflation, inflation, rate_margin
-from regate.detectors.finding import Family, Kind
+from regate.detectors.finding import Kind
 from regate.detectors.layout import ChartSpec
 
 
@@ -28,6 +29,9 @@ class Rate:
     depends: str = ""
     up_only: bool = False  # only a rise is looked for
     refused: str = ""  # a reason not to watch, known before
+    title: str = ""
+    severity: float = 0.5
+    worst: float = 0.0
 
 
 def rate_chart(rate: Rate, hit: BoolArray, trial: BoolArray, reference: Reference) -> Candidate:
@@ -66,6 +70,9 @@ def rate_chart(rate: Rate, hit: BoolArray, trial: BoolArray, reference: Referenc
         reason=reason,
         s_column=rate.s_column,
         n_column=rate.n_column,
+        title=rate.title,
+        severity=rate.severity,
+        worst=rate.worst,
     )
     return Candidate(spec, a, b, np.array(centres), rate.depends, shown.reach)
 

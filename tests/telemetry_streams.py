@@ -16,7 +16,6 @@ from regate.detectors.decide import Shard
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame, decode_frame, encode_frames
 from regate.detectors.observe import NO_TIME, Partition, Watched, observe, watched
-from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.profile import Profile
 
 KEY = ModelKey("default", "loan", "1", "production")
@@ -82,8 +81,7 @@ def wronged(events: Slice, first: int, share: float, seed: int = 5) -> Slice:
 def profile(rows: int = 4000, key: ModelKey = KEY) -> Profile:
     """Return a profile at the ceiling, built once."""
     events, labels = telemetry(rows, seed=1, start_us=START_US - 10**9 * 3600)
-    wrong, cutoff = reference_outcomes(events, labels.label, CONFIG.output)
-    return build_profile(CONFIG, key, events, wrong, calibrate_seconds=0, error_cutoff=cutoff, events_per_second=50.0)
+    return build_profile(CONFIG, key, events, labels.label, calibrate_seconds=0, events_per_second=50.0)
 
 
 def _pick_column(column: Column, rows: np.ndarray) -> Column:

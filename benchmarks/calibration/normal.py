@@ -18,7 +18,6 @@ from scipy.signal import lfilter
 from scipy.stats import binom
 
 from regate.config.model import Feature, ModelConfig
-from regate.detectors.bootstrap import cut_rows
 from regate.detectors.build import build_profile
 from regate.detectors.charts import Bank
 from regate.detectors.columns import Categorical, Column, Numeric
@@ -92,14 +91,14 @@ def measure(
         profile = build_profile(
             config_of(features),
             everything.key,
-            cut_rows(everything, slice(0, reference_rows)),
+            everything.cut(slice(0, reference_rows)),
             budget_events=budget_events / scale,
             calibrate_seconds=calibrate_seconds,
             seed=stream,
         )
         bank = Bank(profile)
         thresholds.append(bank.threshold(budget_events))
-        found = watch(bank, blocks_of(profile, cut_rows(everything, slice(reference_rows, rows))), budget_events)
+        found = watch(bank, blocks_of(profile, everything.cut(slice(reference_rows, rows))), budget_events)
         alarms.append(len(found))
         for alarm in found:
             by_chart[alarm.chart] = by_chart.get(alarm.chart, 0) + 1

@@ -17,7 +17,7 @@ from regate.config.model import Baseline, ModelConfig, Output, ReferenceRows, Ta
 from regate.daemon.demo.model import Columns, check_label, export, predict, train
 from regate.daemon.files import Table, read_table
 from regate.detectors.build import Progress, build_profile
-from regate.detectors.columns import Categorical, Column, Numeric
+from regate.detectors.columns import Categorical, Column, Numeric, cut_column
 from regate.detectors.profile import Profile
 
 TRAIN_SHARE, REFERENCE_SHARE = 0.15, 0.2
@@ -98,7 +98,7 @@ def serve(
     pq.write_table(_with_answers(table, train_rows, answered, scores, label[train_rows:], classes), served)
     config = _configured(served, table, classes, folder, candidate.digest, fallback.digest)
     rest = read_table(served, config)
-    wrong = (answered[:reference_rows] != label[train_rows : train_rows + reference_rows]).astype(np.int64)
+    right = answered[:reference_rows] == label[train_rows : train_rows + reference_rows]
     reference = folder / "reference.parquet"
     pq.write_table(pq.read_table(served).slice(0, reference_rows), reference)
     rows = ReferenceRows(uri=str(reference.resolve()), digest=digest_bytes(reference.read_bytes()))
@@ -107,7 +107,7 @@ def serve(
         config,
         rest.key,
         rest.slice(0, reference_rows),
-        wrong,
+        _known(rest, reference_rows),
         events_per_second=events_per_second,
         calibrate_seconds=calibrate_seconds,
         seed=seed,
@@ -115,7 +115,12 @@ def serve(
     )
     stream = folder / "stream.parquet"
     pq.write_table(pq.read_table(served).slice(reference_rows), stream)
-    return Served(config, profile, read_table(stream, config), train_rows, reference_rows, float(1 - wrong.mean()))
+    return Served(config, profile, read_table(stream, config), train_rows, reference_rows, float(right.mean()))
+
+
+def _known(table: Table, rows: int) -> Column | None:
+    labels = table.labels()
+    return None if labels is None else cut_column(labels, slice(0, rows))
 
 
 def _answer(path: Path, columns: Columns) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64]]:

@@ -21,7 +21,6 @@ from regate.daemon.wire.hashing import hash_column
 from regate.daemon.wire.infer import infer_config
 from regate.daemon.wire.reasons import Reason
 from regate.detectors.columns import (
-    Categorical,
     Column,
     FloatArray,
     IntArray,
@@ -143,22 +142,7 @@ class Table:
 
     def slice(self, start: int, stop: int) -> Slice:
         """Return rows ``start`` to ``stop`` (exclusive) as views of the whole."""
-        whole = self.whole
-        cut = slice(max(start, 0), min(stop, self.rows))
-        return replace(
-            whole,
-            n=max(cut.stop - cut.start, 0),
-            event_id=whole.event_id[cut],
-            event_time_us=whole.event_time_us[cut],
-            arrival_us=whole.arrival_us[cut],
-            features={name: cut_column(column, cut) for name, column in whole.features.items()},
-            prediction=None if whole.prediction is None else cut_column(whole.prediction, cut),
-            scores={name: values[cut] for name, values in whole.scores.items()},
-            latency_ms=None if whole.latency_ms is None else whole.latency_ms[cut],
-            error=None if whole.error is None else whole.error[cut],
-            client=None if whole.client is None else whole.client[cut],
-            cohorts={name: Categorical(c.codes[cut], c.categories) for name, c in whole.cohorts.items()},
-        )
+        return self.whole.cut(slice(max(start, 0), max(start, 0, min(stop, self.rows))))
 
     @property
     def has_label(self) -> bool:
@@ -198,10 +182,3 @@ class Table:
         """Return the numbers of a field, those that the daemon would refuse as missing."""
         bad = [bad.rows for bad in self._parts.bad if bad.field == name]
         return np.where(np.logical_or.reduce(bad), np.nan, values) if bad else values
-
-
-def cut_column(column: Column, cut: slice) -> Column:
-    """Return some rows of a column as a view."""
-    if isinstance(column, Numeric):
-        return Numeric(column.values[cut])
-    return Categorical(column.codes[cut], column.categories)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from regate.detectors.accumulate import accumulate
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.grids import indicator_points, mean_points, scale_points
-from regate.detectors.layout import CategoricalSpec, Layout, NumericSpec
+from regate.detectors.layout import Layout
 from regate.detectors.numerics import LN_2, UNIT, normal_quantile
 from regate.detectors.ranktable import build_table
+from regate.detectors.sections import CategoricalSpec, NumericSpec
+from regate.detectors.views import event_view
 
 KEY = ModelKey("t", "m", "1", "d")
 LAYOUT = Layout(
@@ -33,7 +35,7 @@ def statistics(x: np.ndarray, codes: np.ndarray, categories: tuple[str, ...], gr
     part = Slice(
         KEY, x.size, zeros.astype(np.uint64), zeros, zeros, {"x": Numeric(x), "c": Categorical(codes, categories)}
     )
-    return accumulate(LAYOUT, part, zeros.astype(np.int16), group, 3)
+    return accumulate(LAYOUT, event_view(part, zeros.astype(np.int16)), group, 3)
 
 
 @settings(max_examples=100, deadline=None)

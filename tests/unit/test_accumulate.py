@@ -6,8 +6,11 @@ import numpy as np
 
 from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
 from regate.detectors.columns import Categorical, Column, ModelKey, Numeric, Slice
-from regate.detectors.layout import CategoricalSpec, Layout, NumericSpec
+from regate.detectors.layout import Layout
+from regate.detectors.marks import Outcomes
 from regate.detectors.ranktable import build_table
+from regate.detectors.sections import CategoricalSpec, NumericSpec
+from regate.detectors.views import event_view, outcome_view
 
 KEY = ModelKey("t", "m", "1", "d")
 REFERENCE = np.arange(1000.0)
@@ -29,13 +32,13 @@ def rows(**features: Column) -> Slice:
 
 def sums(part: Slice, group: list[int], groups: int) -> list[list[int]]:
     zeros = np.zeros(part.n, dtype=np.int16)
-    return accumulate(LAYOUT, part, zeros, np.array(group), groups).tolist()
+    return accumulate(LAYOUT, event_view(part, zeros), np.array(group), groups).tolist()
 
 
 def test_columns_count_what_they_say() -> None:
     x = Numeric(np.array([np.nan, -5.0, 500.0, 2000.0]))
     c = Categorical(np.array([0, 1, 2, -1], dtype=np.int32), ("blue", "teal", "never seen"))
-    z, z2 = LAYOUT.features[0].tables[0].score(np.array([500.0]))  # type: ignore[union-attr]
+    z, z2 = LAYOUT.sections[0].tables[0].score(np.array([500.0]))  # type: ignore[union-attr]
     both = sums(rows(x=x, c=c), [0, 0, 1, 1], 2)
     #   events | present missing ... outside | present missing other unseen red blue | outcomes errors
     assert both[0][0] == 2
@@ -43,7 +46,7 @@ def test_columns_count_what_they_say() -> None:
     assert both[0][6:12] == [2, 0, 1, 0, 0, 1]
     assert both[1][6:12] == [1, 1, 1, 1, 0, 0]
     assert both[1][12:] == [0, 0]
-    top = LAYOUT.features[0].tables[0].z[-1]  # type: ignore[union-attr]
+    top = LAYOUT.sections[0].tables[0].z[-1]  # type: ignore[union-attr]
     assert both[1][3] == round(float(z[0]) * 65536) + int(top)
     assert both[1][4] > round(float(z2[0]) * 65536)
 
@@ -56,7 +59,7 @@ def test_a_column_that_is_not_there_or_of_another_type_is_missing() -> None:
 
 
 def test_outcomes_stand_in_the_last_two_columns() -> None:
-    out = accumulate_outcomes(LAYOUT, np.array([1, 0, 1]), np.array([0, 1, 1]), 3)
+    out = accumulate_outcomes(LAYOUT, outcome_view(Outcomes(np.array([1, 0, 1]))), np.array([0, 1, 1]), 3)
     assert out[:, -2:].tolist() == [[1, 1], [2, 1], [0, 0]]
     assert out[:, :-2].sum() == 0
 
@@ -64,7 +67,7 @@ def test_outcomes_stand_in_the_last_two_columns() -> None:
 def test_each_stratum_has_its_own_table() -> None:
     layout = Layout((NumericSpec("x", 1, (build_table(REFERENCE), build_table(REFERENCE + 1e6))),), "none", "UTC")
     part = rows(x=Numeric(np.array([500.0, 500.0 + 1e6])))
-    out = accumulate(layout, part, np.array([0, 1], dtype=np.int16), np.array([0, 1]), 2)
+    out = accumulate(layout, event_view(part, np.array([0, 1], dtype=np.int16)), np.array([0, 1]), 2)
     assert out[0].tolist() == out[1].tolist()
 
 

@@ -9,6 +9,7 @@ from regate.config.model import Feature, ModelConfig
 from regate.detectors.build import build_profile
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState
 from regate.detectors.columns import Column, ModelKey, Numeric, Slice
+from regate.detectors.marks import Outcomes
 from regate.detectors.profile import Calibration, Profile
 
 KEY = ModelKey("t", "m", "1", "d")
@@ -32,9 +33,10 @@ def numeric(values: dict[str, np.ndarray]) -> Slice:
 @pytest.fixture(scope="module")
 def profile() -> Profile:
     reference = numeric(normal(1, 20_000))
-    wrong = (np.random.default_rng(2).random(20_000) < 0.1).astype(np.int64)
+    wrong = (np.random.default_rng(2).random(20_000) < 0.1).astype(np.float64)
     config = ModelConfig(model="m", features={name: Feature(type="numeric") for name in "xy"})
-    return build_profile(config, KEY, reference, wrong, calibrate_seconds=0)
+    guess = Numeric(np.zeros(20_000))
+    return build_profile(config, KEY, replace(reference, prediction=guess), Numeric(wrong), calibrate_seconds=0)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,11 @@ def bank(profile: Profile) -> Bank:
 
 def blocks(profile: Profile, part: Slice) -> np.ndarray:
     return profile.accumulate(part, np.arange(part.n) // 64, part.n // 64)
+
+
+def outcomes(profile: Profile, wrong: np.ndarray) -> np.ndarray:
+    strata = np.zeros(wrong.size, dtype=np.int16)
+    return profile.accumulate_outcomes(Outcomes(wrong), strata, np.arange(wrong.size) // 64, wrong.size // 64)
 
 
 def run(bank: Bank, state: BankState, part: np.ndarray) -> tuple[BankState, list[float]]:
@@ -95,7 +102,7 @@ def test_scale_and_rate_effects_are_in_their_own_units(profile: Profile, bank: B
     wide["x"] = wide["x"] * 1.5
     part = blocks(profile, numeric(wide))
     wrong = (np.random.default_rng(7).random(6400) < 0.3).astype(np.int64)
-    part = part + profile.accumulate_outcomes(wrong, np.arange(6400) // 64, 100)
+    part = part + outcomes(profile, wrong)
     state, _ = run(bank, bank.start(), part)
     told = bank.explain(state)
     assert told.effect[chart(bank, "feature_drift/x/scale")] == pytest.approx(1.45, abs=0.1)
@@ -105,7 +112,7 @@ def test_scale_and_rate_effects_are_in_their_own_units(profile: Profile, bank: B
 
 def test_fewer_errors_are_no_harm(profile: Profile, bank: Bank) -> None:
     part = blocks(profile, numeric(normal(8, 6400)))
-    part = part + profile.accumulate_outcomes(np.zeros(6400, dtype=np.int64), np.arange(6400) // 64, 100)
+    part = part + outcomes(profile, np.zeros(6400, dtype=np.int64))
     state, _ = run(bank, bank.start(), part)
     assert bank.log_r(state)[chart(bank, "performance/error/rate")] < -2
 

@@ -5,13 +5,13 @@ import pytest
 
 from regate.config.model import Output
 from regate.detectors import label_join, outcomes
+from regate.detectors.classes import class_hash
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.label_join import Join
 from regate.detectors.outcomes import (
     NO_VALUE,
     LabelRows,
     Predictions,
-    class_hash,
     class_values,
     empty_labels,
     empty_predictions,
@@ -28,42 +28,43 @@ BINARY = Output(type="binary", classes=("0", "1"), positive="1")
 
 def predictions(**values: int) -> Predictions:
     ids = np.array([int(name[1:]) for name in values], dtype=np.uint64)
-    return Predictions(ids, np.zeros(len(ids), dtype=np.int64), np.array(list(values.values()), dtype=np.uint64))
+    made = np.array(list(values.values()), dtype=np.uint64)
+    return Predictions(ids, np.zeros(len(ids), dtype=np.int64), made, np.zeros_like(made))
 
 
 def labels(*rows: tuple[int, int], own: int = 0) -> LabelRows:
     n = len(rows)
     zeros = np.zeros(n, dtype=np.int64)
     ids, values = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
-    return LabelRows(ids, zeros, values, np.full(n, own, dtype=np.uint64), zeros)
+    return LabelRows(ids, zeros, values, np.full(n, own, dtype=np.uint64), zeros, np.zeros_like(ids))
 
 
 def test_a_label_meets_its_prediction() -> None:
     join = Join(100)
-    assert join.take(predictions(e1=YES, e2=NO), empty_labels(), None)[0].tolist() == []
-    wrong, stratum = join.take(empty_predictions(), labels((2, YES), (1, YES)), None)
-    assert wrong.tolist() == [0, 1]
+    assert join.take(predictions(e1=YES, e2=NO), empty_labels(), None)[0].wrong.tolist() == []
+    found, stratum = join.take(empty_predictions(), labels((2, YES), (1, YES)), None)
+    assert found.wrong.tolist() == [0, 1]
     assert stratum.tolist() == [0, 0]
 
 
 def test_the_first_label_wins_and_contradictions_are_counted() -> None:
     join = Join(100)
     join.take(predictions(e1=YES), labels((1, YES)), None)
-    assert join.take(empty_predictions(), labels((1, NO), (1, YES)), None)[0].tolist() == []
+    assert join.take(empty_predictions(), labels((1, NO), (1, YES)), None)[0].wrong.tolist() == []
     assert join.counters == {"label_contradiction": 1, "label_repeated": 1}
 
 
 def test_a_label_with_its_own_prediction_needs_no_join_and_still_counts_once() -> None:
     join = Join(100)
-    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].tolist() == [1]
-    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].tolist() == []
+    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].wrong.tolist() == [1]
+    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].wrong.tolist() == []
     assert join.counters == {"label_repeated": 1}
 
 
 def test_a_label_may_come_before_its_prediction() -> None:
     join = Join(100)
-    assert join.take(empty_predictions(), labels((1, NO)), None)[0].tolist() == []
-    assert join.take(predictions(e1=YES), empty_labels(), None)[0].tolist() == [1]
+    assert join.take(empty_predictions(), labels((1, NO)), None)[0].wrong.tolist() == []
+    assert join.take(predictions(e1=YES), empty_labels(), None)[0].wrong.tolist() == [1]
     assert join.waiting == {}
 
 
@@ -71,13 +72,14 @@ def test_over_capacity_the_sample_halves_by_hash_and_memory_stays_bounded() -> N
     join = Join(1000)
     ids = np.random.default_rng(2).integers(1, 2**63, 10_000).astype(np.uint64)
     for part in np.array_split(ids, 50):
-        rows = Predictions(part, np.zeros(len(part), dtype=np.int64), np.full(len(part), YES, dtype=np.uint64))
+        zeros = np.zeros(len(part), dtype=np.int64)
+        rows = Predictions(part, zeros, np.full(len(part), YES, dtype=np.uint64), zeros.astype(np.uint64))
         join.take(rows, empty_labels(), None)
     held = {event_id for segment in join.segments for event_id in segment.predictions}
     assert 0 < len(held) <= 1000
     assert held == set(ids[sampled(ids, join.shift)].tolist())
     everything = labels(*((int(event_id), YES) for event_id in ids))
-    assert len(join.take(empty_predictions(), everything, None)[0]) == len(held)
+    assert len(join.take(empty_predictions(), everything, None)[0].wrong) == len(held)
 
 
 def test_answered_ids_and_early_labels_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +132,13 @@ def test_reference_outcomes_leave_unknown_rows_out() -> None:
         rows(prediction=Numeric(np.array([1.0, 0.0, 1.0, np.nan]))), Numeric(np.array([1.0, 1.0, np.nan, 1.0])), BINARY
     )
     assert found is not None
-    assert (found.tolist(), cutoff) == ([0, 1, -1, -1], None)
+    assert (found.wrong.tolist(), cutoff) == ([0, 1, -1, -1], None)
     regression = Output(type="regression")
     guess = Numeric(np.array([0.0, 1.0, 2.0, 3.0]))
     found, cutoff = reference_outcomes(rows(prediction=guess), Numeric(np.array([0.0, 1.1, 2.2, 13.0])), regression)
     assert cutoff == pytest.approx(np.quantile([0.0, 0.1, 0.2, 10.0], 0.9))
     assert found is not None
-    assert found.tolist() == [0, 0, 0, 1]
+    assert found.wrong.tolist() == [0, 0, 0, 1]
     assert reference_outcomes(rows(), guess, BINARY) == (None, None)
 
 
