@@ -6,6 +6,7 @@ goes on under the full budget. Harm never joins an incident of changed inputs: i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,14 +103,16 @@ def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> B
 
 def severity(spec: ChartSpec, effect: float) -> float:
     """Return 0 to 1: the chart's own, and where it measures a loss, more with the loss."""
-    share = max(effect, 0.0) / spec.worst if spec.worst else 0.0
-    return round(min(1.0, spec.severity + (1 - spec.severity) * share), 4)
+    share = min(max(effect, 0.0) / spec.worst, 1.0) if spec.worst else 0.0
+    return round(spec.severity + (spec.most - spec.severity) * share, 4)
 
 
 def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold: float) -> str:
     """Return one sentence for a person."""
     if spec.unit == "sigma":
         what = f"{spec.title or spec.subject} moved {effect:+.2f} sigma"
+    elif spec.unit == "logits":
+        what = f"the odds of {spec.title or spec.subject} became {math.exp(effect):.2f} times what they were"
     elif spec.unit == "ratio":
         what = f"{spec.title or f'the spread of {spec.subject}'} became {effect:.2f} times what it was"
     else:
@@ -129,6 +132,7 @@ def open_incident(
         "finding", str(moment.key), sorted(names), moment.profile_digest, onset, moment.detected, moment.number
     )
     effect = float(explanation.effect[lead])
+    loss = max(severity(bank.charts[index], float(explanation.effect[index])) for index in chosen)
     finding = Finding(
         id=identity,
         incident=identity,
@@ -140,7 +144,7 @@ def open_incident(
         kind=spec.kind,
         detector=spec.family,
         subject=spec.subject,
-        severity=severity(spec, effect),
+        severity=loss,
         evidence=six(moment.total),
         threshold=six(moment.threshold),
         effect=six(effect),

@@ -11,8 +11,11 @@ from typing import Protocol
 
 from regate.config.model import Family as FamilyName
 from regate.detectors import feature_drift, performance
+from regate.detectors.calibration import ResidualSpec
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
+from regate.detectors.estimate import LinearError, ScoredError
 from regate.detectors.sections import CategoricalSpec, FlagSpec, NumericSpec, Section
+from regate.detectors.support import SupportSpec
 
 
 class Family(Protocol):
@@ -29,7 +32,16 @@ class Family(Protocol):
 
 FAMILIES: tuple[Family, ...] = (feature_drift, performance)
 
-SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in (NumericSpec, CategoricalSpec, FlagSpec)}
+_KINDS: tuple[type[Section], ...] = (
+    NumericSpec,
+    CategoricalSpec,
+    FlagSpec,
+    ScoredError,
+    LinearError,
+    SupportSpec,
+    ResidualSpec,
+)
+SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in _KINDS}
 
 
 def sections(plan: Plan) -> Own:

@@ -193,7 +193,7 @@ class Watch:
         for index in judged:
             first = incident.quiet_from[self.bank.charts[index].name]
             s[index], n[index], centre[index] = s[index] - first[0], n[index] - first[1], centre[index] - first[2]
-        if bool((n[judged] < QUIET_OWN).any()):
+        if bool((self.bank.trials(n)[judged] < QUIET_OWN).any()):
             return False  # not enough of its own yet: the stretch goes on
         off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[judged])
         if bool((off >= MOVED_DEVIATIONS).any()):

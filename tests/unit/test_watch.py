@@ -80,7 +80,7 @@ def test_harm_that_is_seen_at_the_same_moment_is_its_own_finding() -> None:
     assert (change.kind, harm.kind) == ("change", "harm")
     assert change.detected_us == harm.detected_us  # the first finding takes nothing from the second
     assert change.id != harm.id
-    assert [carrier.family for carrier in harm.carriers] == ["performance"]
+    assert {carrier.family for carrier in harm.carriers} == {"performance"}
     assert "performance" not in {carrier.family for carrier in change.carriers}
 
 
