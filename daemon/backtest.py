@@ -17,7 +17,7 @@ from regate.config.errors import ConfigError
 from regate.daemon.files.table import Table
 from regate.detectors.build import build_profile
 from regate.detectors.cells import BLOCK_EVENTS, CELL_US
-from regate.detectors.clocks import EventClock, RowClock
+from regate.detectors.clocks import EventClock, RowClock, row_cells
 from regate.detectors.columns import Column, IntArray, Labels, Slice, cut_column
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
@@ -65,6 +65,7 @@ class Backtest:
     profile: Profile = field(init=False)
     notes: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    estimate: dict[str, Any] | None = None  # whether the label-free estimate holds; None where there is none
 
     def build(self, progress: Progress | None = None) -> Profile:
         """Build the profile of the reference rows.
@@ -117,7 +118,7 @@ class Backtest:
         for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
             piece = self.table.slice(start, stop)
-            cell = (np.arange(start, stop) - first) // BLOCK_EVENTS
+            cell = row_cells(np.arange(start, stop) - first)
             part = Observed(piece.key, cell_fragments(piece, self.profile, cell, layout=model.layout))
             if joins:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
@@ -148,7 +149,7 @@ class Backtest:
         own = predicted(piece, self.table.config.output) if delay == 0 else None
         if own is None:
             own = np.zeros(piece.n, dtype=np.uint64)
-        cell = (np.arange(low, high) + delay - first) // BLOCK_EVENTS
+        cell = row_cells(np.arange(low, high) + delay - first)
         mark = marks_of(piece, self.profile.layout.shape, cell)
         times = self.table.slice(low + delay, high + delay).event_time_us
         known = (value != NO_VALUE) & ((own != NO_VALUE) | (delay > 0))
@@ -209,6 +210,18 @@ class Backtest:
         self.counters.update({name: number for name, number in model.counters.items() if number})
         if model.join is not None:
             self.counters.update(model.join.counters)
+        if model.watch is not None and model.watch.examiner.chart is not None:
+            state = model.watch.validity
+            since = None if state.valid else self._row(state.since)
+            self.estimate = {"valid": state.valid, "reason": state.reason, "since_row": since}
+
+    def _row(self, mark: int) -> int:
+        """Return the row of a mark of the clock in use."""
+        if self.options.clock == "rows":
+            return mark
+        first = self.options.reference_rows
+        reached = np.maximum.accumulate(self.table.whole.event_time_us[first:])
+        return first + min(int(np.searchsorted(reached, mark, side="left")), len(reached) - 1)
 
 
 DEFAULT_BUDGET = 1_000_000.0

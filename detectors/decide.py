@@ -130,6 +130,9 @@ def inherit(watch: Watch, before: Watch) -> None:
     watch.incidents, watch.opened, watch.events = before.incidents, before.opened, before.events
     kept = {chart.digest: index for index, chart in enumerate(before.bank.charts)}
     watch.adopt({digest: before.chart_state(index) for digest, index in kept.items()}, before.state.blocks)
+    estimate = watch.examiner.chart
+    if estimate is not None and watch.bank.charts[estimate].digest in kept:
+        watch.validity = before.validity
     watch.refresh()
 
 

@@ -27,6 +27,7 @@ from regate.detectors.label_join import VALUE, Join, Segment
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
 from regate.detectors.silence import Rhythm
+from regate.detectors.validity import Validity
 from regate.detectors.watch import ChartState, Watch
 
 # A snapshot record's limit is 900 kB; names, header and padding take the rest.
@@ -188,19 +189,14 @@ def _watch_meta(watch: Watch) -> dict[str, Any]:
         "ended_us": clock.ended_us,
         "started_us": clock.started_us,
         "hours": sorted(clock.hours.items()),
-        "incidents": [
-            {
-                "finding": _finding(incident.finding),
-                "kind": incident.kind,
-                "onset_block": incident.onset_block,
-                "opened_block": incident.opened_block,
-                "charts": incident.charts,
-                "quiet_events": incident.quiet_events,
-                "quiet_from": {name: list(sums) for name, sums in sorted(incident.quiet_from.items())},
-            }
-            for incident in watch.incidents
-        ],
+        "validity": asdict(watch.validity),
+        "incidents": [_incident(incident) for incident in watch.incidents],
     }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    plain = {item.name: getattr(incident, item.name) for item in fields(incident)}
+    return {**plain, "finding": _finding(incident.finding)}
 
 
 def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
@@ -287,6 +283,7 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
     clock.hours = {int(hour): int(events) for hour, events in meta["hours"]}
     watch = Watch(profile, clock)
     watch.opened, watch.events = meta["opened"], meta["events"]
+    watch.validity = Validity(**meta.get("validity", {}))  # snapshots of before had none
     watch.incidents = [
         Incident(**{**incident, "finding": Finding.model_validate(incident["finding"])})
         for incident in meta["incidents"]

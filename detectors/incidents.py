@@ -15,7 +15,7 @@ from regate.config.canonical import content_id
 from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.charts import Bank, Explanation
 from regate.detectors.columns import BoolArray, FloatArray, ModelKey
-from regate.detectors.finding import Carrier, Finding, Kind
+from regate.detectors.finding import Carrier, Finding, Kind, Revision
 from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import LOG2_10, exp2, log2
 
@@ -26,6 +26,8 @@ NEAR_BLOCKS = 5
 # This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
 # off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
 MOVED_DEVIATIONS = 3.0
+# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the incident's severity.
+MOVED_TOGETHER = 2.0
 # Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
 # standing change comes and goes; without the second half one change became eleven findings.
 QUIET_LOG10 = -1.0
@@ -45,6 +47,13 @@ class Incident:
     charts: list[str] = field(default_factory=list)
     quiet_events: int = 0
     quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
+    # Of harm: chart -> events for which it has been quiet, and its sums when that began.
+    quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
+    severity: float = 0.0  # as last said
+    judged: str = ""  # confirmed or withdrawn, by labels
+    labelled: int = 0  # outcomes predicted after the onset, how many were wrong, and how many the reference expects
+    wrong: int = 0
+    expected: float = 0.0
 
     def near(self, onset_block: int, blocks: int) -> bool:
         """Return whether an excursion that began there, give or take some blocks, is part of this change."""
@@ -53,7 +62,8 @@ class Incident:
     def moved_since(self, explanation: Explanation, chart: int, blocks: int) -> bool:
         """Return whether a chart that this or a later opening restarted has been off, the same way, ever since."""
         restarted = int(explanation.start_block[chart]) >= self.opened_block - blocks
-        return restarted and bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        off = MOVED_TOGETHER if self.kind == "harm" else MOVED_DEVIATIONS
+        return restarted and bool(explanation.before[chart] >= off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,15 @@ def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> B
     return np.asarray(np.abs(onset - onset[lead]) <= np.maximum(near, since // 2))
 
 
+def together(one: int, other: int, block: int, near: int) -> bool:
+    """Return whether two onsets are one change at ``block``, by the rule of `overlapping`.
+
+    >>> together(100, 104, 110, 5), together(100, 160, 200, 5), together(100, 900, 910, 5)
+    (True, False, False)
+    """
+    return abs(one - other) <= max(near, (block - min(one, other)) // 2)
+
+
 def severity(spec: ChartSpec, effect: float) -> float:
     """Return 0 to 1: the chart's own, and where it measures a loss, more with the loss."""
     share = min(max(effect, 0.0) / spec.worst, 1.0) if spec.worst else 0.0
@@ -121,9 +140,18 @@ def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold
 
 
 def open_incident(
-    bank: Bank, explanation: Explanation, lead: int, members: BoolArray, moment: Moment, since: str
+    bank: Bank,
+    explanation: Explanation,
+    lead: int,
+    members: BoolArray,
+    moment: Moment,
+    since: str,
+    suspected: float | None = None,
 ) -> Incident:
-    """Return a new incident of the charts in ``members`` (the lead among them), with its finding."""
+    """Return a new incident of the charts in ``members`` (the lead among them), with its finding.
+
+    :param suspected: the severity that the label-free estimate gives to a change; None where there is none.
+    """
     spec = bank.charts[lead]
     chosen = [lead, *(int(index) for index in np.flatnonzero(members) if index != lead)]
     names = [bank.charts[index].name for index in chosen]
@@ -132,7 +160,7 @@ def open_incident(
         "finding", str(moment.key), sorted(names), moment.profile_digest, onset, moment.detected, moment.number
     )
     effect = float(explanation.effect[lead])
-    loss = max(severity(bank.charts[index], float(explanation.effect[index])) for index in chosen)
+    loss = _loss(bank, explanation, chosen, suspected if spec.kind == "change" else None)
     finding = Finding(
         id=identity,
         incident=identity,
@@ -153,12 +181,20 @@ def open_incident(
         detected_us=moment.detected,
         cell=moment.cell,
         events=moment.events,
-        carriers=tuple(_carrier(bank, explanation, index) for index in chosen),
+        carriers=tuple(carrier(bank, explanation, index) for index in chosen),
         profile_digest=moment.profile_digest,
         historical=moment.historical,
         message=describe(spec, effect, since, moment.total, moment.threshold) + _with(bank, chosen),
     )
-    return Incident(finding, spec.kind, int(explanation.onset_block[lead]), moment.block, names)
+    onset_block = int(explanation.onset_block[lead])
+    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss)
+
+
+def _loss(bank: Bank, explanation: Explanation, chosen: list[int], suspected: float | None) -> float:
+    """Return the severity: the largest loss that a chart shows. Of moved inputs it is what the estimate says, or .5."""
+    known = [index for index in chosen if suspected is None or bank.charts[index].family == "performance"]
+    shown = [severity(bank.charts[index], float(explanation.effect[index])) for index in known]
+    return max(shown if suspected is None else [*shown, suspected])
 
 
 def _with(bank: Bank, chosen: list[int]) -> str:
@@ -168,7 +204,8 @@ def _with(bank: Bank, chosen: list[int]) -> str:
     return f"; with {', '.join(others[:5])}{more}" if others else ""
 
 
-def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
+def carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
+    """Return one chart as a finding names it."""
     spec = bank.charts[index]
     return Carrier(
         chart=spec.name,
@@ -181,22 +218,39 @@ def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
     )
 
 
-def recovered(incident: Incident, moment: Moment) -> Finding:
-    """Return the revision that closes an incident whose charts have become quiet."""
+def revised(
+    incident: Incident,
+    revision: Revision,
+    moment: Moment,
+    message: str,
+    severity: float | None = None,
+    joined: Carrier | None = None,
+) -> Finding:
+    """Return a revision of an incident's first finding, as said at a moment; ``joined`` is who gives cause for it."""
     first = incident.finding
+    incident.severity = max(first.severity, incident.severity) if severity is None else severity
+    of = (first.id, revision) if severity is None else (first.id, revision, incident.severity)
     return first.model_copy(
         update={
             "type": "revision",
-            "revision": "recovered",
-            "id": content_id("revision", first.id, "recovered"),
+            "revision": revision,
+            "id": content_id("revision", *of),
+            "severity": incident.severity,
+            "carriers": first.carriers if joined is None else (*first.carriers, joined),
             "evidence": six(moment.total),
             "threshold": six(moment.threshold),
             "detected_us": moment.detected,
             "cell": moment.cell,
             "events": moment.events,
-            "message": f"{first.subject} is back: quiet and as in the reference for {incident.quiet_events} events",
+            "message": message,
         }
     )
+
+
+def recovered(incident: Incident, moment: Moment) -> Finding:
+    """Return the revision that closes an incident whose charts have become quiet."""
+    said = f"{incident.finding.subject} is back: quiet and as in the reference for {incident.quiet_events} events"
+    return revised(incident, "recovered", moment, said)
 
 
 def followed_level(log_r: FloatArray, charts: list[int]) -> float:

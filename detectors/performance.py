@@ -9,10 +9,12 @@ from __future__ import annotations
 from regate.config.model import Family
 from regate.detectors import calibration, realised
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
-from regate.detectors.estimate import LinearError, ScoredError
+from regate.detectors.estimate import MOST_ERROR, Estimate, LinearError, ScoredError
 from regate.detectors.estimate_chart import estimate_chart
 from regate.detectors.estimate_fit import fitted
+from regate.detectors.sections import Section
 from regate.detectors.support import support_section
+from regate.detectors.totals import TotalSpec
 
 FAMILY: Family = "performance"
 # Together with the realised charts (1.5) about two numeric features.
@@ -25,9 +27,15 @@ def sections(plan: Plan) -> Own:
     estimate = fitted(plan)
     if estimate is not None:
         own.events.extend([estimate, support_section(plan)])
-        if isinstance(estimate, ScoredError):
-            own.outcomes.append(calibration.residual_section(estimate))
+        own.outcomes.append(_judging(estimate))
     return own
+
+
+def _judging(estimate: Estimate) -> Section:
+    """Return the statistics of outcomes that tell whether the estimate holds."""
+    if isinstance(estimate, ScoredError):
+        return calibration.residual_section(estimate)
+    return TotalSpec("realised_error", 0, "loss", estimate.scale, float(MOST_ERROR))
 
 
 def charts(reference: Reference) -> list[Candidate]:

@@ -9,15 +9,18 @@ import numpy as np
 from regate.config.model import Family
 from regate.detectors.candidate import Candidate, Plan, Reference
 from regate.detectors.columns import Numeric
+from regate.detectors.numerics import UNIT
 from regate.detectors.ranktable import build_table
 from regate.detectors.rates import Rate, rate_chart
 from regate.detectors.scores import Score, mean_chart, scored
 from regate.detectors.sections import HITS, PRESENT, FlagSpec, NumericSpec, Section
+from regate.detectors.totals import TotalSpec
 from regate.detectors.views import Test
 
 FAMILY: Family = "performance"
 SUBJECT = "error"
 CHART = f"{FAMILY}/{SUBJECT}/rate"
+AGE = "age"  # source: minutes from a prediction to its label
 RATE_WEIGHT, LOSS_WEIGHT, CLASSES_WEIGHT = 1.0, 0.25, 0.25
 # More classes than this leave too few outcomes for each.
 MOST_CLASSES = 8
@@ -36,7 +39,8 @@ def sections(plan: Plan) -> list[Section]:
     outcomes = plan.outcomes
     if outcomes is None:
         return []
-    found: list[Section] = []
+    # Ages in whole minutes, so in units of 2^-16 of 2^16 minutes.
+    found: list[Section] = [TotalSpec(AGE, 0, AGE, float(UNIT))]
     loss = outcomes.column("loss")
     if isinstance(loss, Numeric):
         values = np.where(outcomes.known, loss.values, np.nan)

@@ -16,6 +16,7 @@ from regate.detectors.candidate import Candidate, Own, Plan, Reference
 from regate.detectors.estimate import LinearError, ScoredError
 from regate.detectors.sections import CategoricalSpec, FlagSpec, NumericSpec, Section
 from regate.detectors.support import SupportSpec
+from regate.detectors.totals import TotalSpec
 
 
 class Family(Protocol):
@@ -40,6 +41,7 @@ _KINDS: tuple[type[Section], ...] = (
     LinearError,
     SupportSpec,
     ResidualSpec,
+    TotalSpec,
 )
 SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in _KINDS}
 

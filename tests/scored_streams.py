@@ -8,7 +8,7 @@ import numpy as np
 
 from regate.config.model import Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
-from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
+from regate.detectors.columns import Categorical, Labels, ModelKey, Numeric, Slice
 from regate.detectors.profile import Profile
 
 KEY = ModelKey("default", "scored", "1", "production")
@@ -66,6 +66,40 @@ def regression(n: int, seed: int, *, shift: float = 0.0, noise: float = 1.0, une
     guess = label + sd * rng.normal(size=n)
     events = _slice(n, seed, features={"x": Numeric(x), "y": Numeric(y)}, prediction=Numeric(guess))
     return Rows(events, Numeric(label), sd * np.sqrt(2 / np.pi))
+
+
+def labels_of(rows: Rows, after_seconds: int = 5) -> Labels:
+    """Return the labels as events of their own, so long after their predictions."""
+    events = rows.events
+    later = events.event_time_us + after_seconds * 1_000_000
+    return Labels(events.key, events.n, events.event_id, later, later + 50_000, rows.label)
+
+
+def joined(*parts: Rows) -> Rows:
+    """Return rows one behind the other, ten a second."""
+    n = sum(part.events.n for part in parts)
+    columns = {}
+    for name, first in parts[0].events.features.items():
+        if isinstance(first, Numeric):
+            columns[name] = Numeric(np.concatenate([part.events.features[name].values for part in parts]))  # type: ignore[union-attr]
+        else:
+            codes = np.concatenate([part.events.features[name].codes for part in parts])  # type: ignore[union-attr]
+            columns[name] = Categorical(codes, first.categories)
+    scores = {name: np.concatenate([part.events.scores[name] for part in parts]) for name in parts[0].events.scores}
+    made = np.concatenate([part.events.prediction.values for part in parts])  # type: ignore[union-attr]
+    times = 1_750_100_000_000_000 + np.arange(n) * 100_000
+    events = Slice(
+        KEY,
+        n,
+        np.concatenate([part.events.event_id for part in parts]),
+        times,
+        times + 50_000,
+        features=dict(columns),
+        prediction=Numeric(made),
+        scores=scores,
+    )
+    label = np.concatenate([part.label.values for part in parts])
+    return Rows(events, Numeric(label), np.concatenate([part.p_wrong for part in parts]))
 
 
 def profile_of(config: ModelConfig, rows: Rows, **more: object) -> Profile:

@@ -66,9 +66,10 @@ def test_the_contract(file: Path) -> None:
     code, lines, _ = run(str(file), "--reference-rows", str(REFERENCE), "--json")
     assert code == 0
     *findings, summary = lines
-    assert {(one["type"], one["kind"], one["subject"]) for one in findings} == {
-        ("finding", "change", "income"),
-        ("finding", "harm", "error"),
+    assert {(one["type"], one["kind"], one["subject"], one["revision"]) for one in findings} == {
+        ("finding", "change", "income", ""),
+        ("finding", "harm", "error", ""),
+        ("revision", "change", "income", "confirmed"),
     }
     for one in findings:
         for name, kind in CONTRACT.items():

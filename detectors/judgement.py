@@ -1,0 +1,89 @@
+"""What labels say about a change of inputs: whether anything was lost by it.
+
+An open incident of kind change is *confirmed* when realised performance fell with its onset: an incident of harm whose
+outcomes were predicted from then on. It is *withdrawn* when enough outcomes predicted after its onset show no loss: the
+upper 99 % limit of their error rate lies within the margin (at least two points of accuracy) of the reference's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regate.detectors.cells import Block
+from regate.detectors.columns import IntArray
+from regate.detectors.history import FIRST, NUMBER, History
+from regate.detectors.incidents import Incident
+from regate.detectors.marks import MINUTE_CELLS
+from regate.detectors.numerics import expit, logit
+from regate.detectors.profile import Profile
+from regate.detectors.realised import AGE, CHART
+from regate.detectors.totals import TOTAL, TotalSpec
+
+# Fewer outcomes than this withdraw nothing, however few are wrong.
+LABELLED = 1024
+# One-sided 99 % of the normal distribution.
+SURE = 2.326
+# With .1 errors and independent outcomes, no loss is shown by about 1,230 of them; with .3 by about 2,850.
+TOLERATED = 0.02
+
+
+class Judge:
+    """Judges the incidents of one profile; without a chart of the error rate it has no opinion."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._charts = [index for index, chart in enumerate(profile.charts) if chart.name == CHART and chart.watchable]
+        self._profile = profile
+        self._age = next(
+            (one for one in profile.layout.outcome_sections if isinstance(one, TotalSpec) and one.source == AGE), None
+        )
+
+    def listen(self, incident: Incident, block: Block, onset_cell: int) -> None:
+        """Count the block's outcomes towards an incident, if on average they were predicted after its onset."""
+        if not self._charts:
+            return
+        spec = self._profile.charts[self._charts[0]]
+        outcomes, wrong = int(block.stats[spec.n_column]), int(block.stats[spec.s_column])
+        # Ages are differences of whole minutes, so up to one short.
+        if not outcomes or block.first - self.age_cells(block.stats) - MINUTE_CELLS < onset_cell:
+            return
+        incident.labelled += outcomes
+        incident.wrong += wrong
+        incident.expected += outcomes * float(self._profile.points.centre[block.stratum, self._charts[0]])
+
+    def no_loss(self, incident: Incident) -> str:
+        """Return in a sentence why nothing was lost; empty as long as that is not shown."""
+        n = incident.labelled
+        if n < LABELLED or not self._charts:
+            return ""
+        spec = self._profile.charts[self._charts[0]]
+        rate, expected = incident.wrong / n, incident.expected / n
+        allowed = max(TOLERATED, float(expit(logit(expected) + spec.margin)) - expected)
+        spread = max(rate * (1 - rate), expected * (1 - expected))
+        upper = rate + SURE * float(np.sqrt(spread * spec.tau / n))
+        if upper > expected + allowed:
+            return ""
+        return (
+            f"{n} outcomes predicted since its onset show no loss: error rate {rate:.4f}, at most {upper:.4f} (99 %), "
+            f"reference {expected:.4f}, tolerated {expected + allowed:.4f}"
+        )
+
+    def age_cells(self, stats: IntArray) -> int:
+        """Return the mean age of a sum of outcomes, in cells; 0 where ages are not known."""
+        if self._age is None or not stats[self._age.first]:
+            return 0
+        minutes = int(stats[self._age.first + TOTAL]) // int(stats[self._age.first])
+        return minutes * MINUTE_CELLS
+
+    def predicted_from(self, harm: Incident, history: History, onset_cell: int) -> int:
+        """Return the block in which predictions began whose outcomes are the harm: its onset less their age."""
+        kept = history.since(harm.onset_block)
+        marks, stats = history.since(0)["marks"], kept["stats"]
+        if not len(marks) or not len(stats):
+            return harm.onset_block
+        cell = onset_cell - self.age_cells(stats.sum(axis=0))
+        at = int(np.searchsorted(marks[:, FIRST], cell, side="right")) - 1
+        # Older than what is remembered: as many blocks before it as cells, at the pace of what is.
+        if at < 0:
+            pace = max(1, (int(marks[-1, FIRST]) - int(marks[0, FIRST])) // max(len(marks) - 1, 1))
+            return int(marks[0, NUMBER]) - (int(marks[0, FIRST]) - cell) // pace
+        return int(marks[at, NUMBER])
