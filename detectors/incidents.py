@@ -111,15 +111,6 @@ def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> B
     return np.asarray(np.abs(onset - onset[lead]) <= np.maximum(near, since // 2))
 
 
-def together(one: int, other: int, block: int, near: int) -> bool:
-    """Return whether two onsets are one change at ``block``, by the rule of `overlapping`.
-
-    >>> together(100, 104, 110, 5), together(100, 160, 200, 5), together(100, 900, 910, 5)
-    (True, False, False)
-    """
-    return abs(one - other) <= max(near, (block - min(one, other)) // 2)
-
-
 def severity(spec: ChartSpec, effect: float) -> float:
     """Return 0 to 1: the chart's own, and where it measures a loss, more with the loss."""
     share = min(max(effect, 0.0) / spec.worst, 1.0) if spec.worst else 0.0

@@ -160,6 +160,13 @@ class Examiner:
             notes.append(Note("valid", "", share, "probability", 0.0, 0.0, "rows are inside, and labels agree"))
         return notes
 
+    def too_far(self, stats: IntArray) -> bool:
+        """Tell whether too many rows of a sum of blocks are outside."""
+        if self._support is None:
+            return False
+        rows, outside = (int(stats[self._support.first + column]) for column in (PRESENT, OUTSIDE))
+        return outside > (MOST_OUTSIDE + self._support.crossed) * rows
+
     def _outside(self, state: Validity) -> tuple[float, float]:
         assert self._support is not None
         limit = MOST_OUTSIDE + self._support.crossed

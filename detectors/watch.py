@@ -33,7 +33,6 @@ from regate.detectors.incidents import (
     recovered,
     revised,
     severity,
-    together,
 )
 from regate.detectors.judgement import Judge
 from regate.detectors.numerics import LOG2_10, UNIT, exp2
@@ -196,8 +195,10 @@ class Watch:
         return found
 
     def _overlap(self, change: Incident, harm: Incident) -> bool:
+        """Tell whether harm began with a change. An onset is known to half of the time until it was found."""
         onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
-        return together(change.onset_block, onset, self.state.blocks, self._near)
+        known = max(one.opened_block - one.onset_block for one in (change, harm)) // 2
+        return abs(change.onset_block - onset) <= max(self._near, known)
 
     def _head_start(self, share: float, events: int, traffic: float | None, threshold: float) -> float:
         most = float(exp2((threshold + HEAD_START_LOG10) * LOG2_10))
@@ -349,6 +350,8 @@ class Watch:
         if chart is None or spec is None or not self.validity.valid:
             return None
         kept = self.history.since(onset_block)
+        if self.examiner.too_far(kept["stats"].sum(axis=0)):
+            return None  # not yet suspended, but what has changed lies where the estimate does not hold
         rows, total = (kept["stats"][:, spec.first + column] for column in (PRESENT, SUM))
         number = int(rows.sum())
         if not number:
