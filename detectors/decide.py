@@ -17,6 +17,7 @@ from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
 from regate.detectors.label_join import Join
+from regate.detectors.maturing import Maturing
 from regate.detectors.observe import NO_TIME
 from regate.detectors.outcomes import sample_shift
 from regate.detectors.profile import Profile
@@ -114,6 +115,8 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         inherit(watch, before)
     if layout != model.layout:
         model.joiner = Joiner()  # integers of two layouts do not add up
+    if layout != model.layout or model.maturing is None:
+        model.maturing = Maturing(watch.profile.layout)
     model.layout, model.watch = layout, watch
     capacity = _capacity(config)
     if model.join is None:

@@ -117,6 +117,7 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
         "layout": model.layout,
         "learned": model.learned,
         "counters": model.counters,
+        "matures_since": 0 if model.maturing is None else model.maturing.since,
         "join": None if model.join is None else _join_meta(model.join),
         "watch": None if model.watch is None else _watch_meta(model.watch),
     }
@@ -141,6 +142,11 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
                 yield f"{name}/{number:06}.{part:06}", {}, piece
     if model.join is not None:
         yield from _join_chunks(model.join)
+    if model.maturing is not None and model.maturing.buckets:
+        numbers = sorted(model.maturing.buckets)
+        counts = np.stack([model.maturing.buckets[number] for number in numbers])
+        for part, piece in _pieces({"number": np.array(numbers, dtype=np.int64), "counts": counts}):
+            yield f"maturing/{part:06}", {}, piece
     if model.watch is not None:
         yield from _watch_chunks(model.watch)
 
@@ -251,7 +257,16 @@ def _model(
         place(model, _watch(meta["watch"], own, profile), config)
         if model.layout == meta["layout"]:
             model.joiner = forming
+            _mature(model, meta.get("matures_since", 0), own)
     return model
+
+
+def _mature(model: Model, since: int, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
+    assert model.maturing is not None
+    model.maturing.since = since
+    for _, table in _named(own, "maturing/"):
+        for number, counts in zip(table["number"].tolist(), table["counts"], strict=True):
+            model.maturing.buckets[number] = counts.copy()
 
 
 def _marked(table: Arrays) -> Arrays:

@@ -51,6 +51,7 @@ class Incident:
     quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     severity: float = 0.0  # as last said
     judged: str = ""  # confirmed or withdrawn, by labels
+    doubted: bool = False  # of harm: which predictions get labels explains it
     labelled: int = 0  # outcomes predicted after the onset, how many were wrong, and how many the reference expects
     wrong: int = 0
     expected: float = 0.0

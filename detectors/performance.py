@@ -7,7 +7,7 @@ re-validation, and neither rolls back nor clears anything.
 from __future__ import annotations
 
 from regate.config.model import Family
-from regate.detectors import calibration, realised
+from regate.detectors import calibration, delivery, realised
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
 from regate.detectors.estimate import MOST_ERROR, Estimate, LinearError, ScoredError
 from regate.detectors.estimate_chart import estimate_chart
@@ -17,13 +17,13 @@ from regate.detectors.support import support_section
 from regate.detectors.totals import TotalSpec
 
 FAMILY: Family = "performance"
-# Together with the realised charts (1.5) about two numeric features.
+# Together with the realised charts (1.5) and those of labels (.25) about two numeric features.
 CALIBRATION_WEIGHT, ESTIMATE_WEIGHT = 0.2, 0.2
 
 
 def sections(plan: Plan) -> Own:
     """Return the statistics of outcomes, and of the estimate where the reference supports one."""
-    own = Own(outcomes=realised.sections(plan))
+    own = Own(delivery.sections(plan), realised.sections(plan))
     estimate = fitted(plan)
     if estimate is not None:
         own.events.extend([estimate, support_section(plan)])
@@ -39,7 +39,7 @@ def _judging(estimate: Estimate) -> Section:
 
 
 def charts(reference: Reference) -> list[Candidate]:
-    """Return the charts of realised errors, calibration and the estimate; none when the reference has no outcomes."""
+    """Return all charts of the family; none when the reference has no outcomes."""
     found = list(realised.charts(reference))
     for spec in reference.layout.outcome_sections:
         if isinstance(spec, calibration.ResidualSpec):
@@ -47,4 +47,4 @@ def charts(reference: Reference) -> list[Candidate]:
     for event in reference.layout.sections:
         if isinstance(event, ScoredError | LinearError):
             found.append(estimate_chart(reference, event, ESTIMATE_WEIGHT))
-    return found
+    return found + delivery.charts(reference)

@@ -1,4 +1,7 @@
-"""Realised errors by late labels: how often predictions are wrong, how wrong, and for which class. A rise is harm."""
+"""Realised errors by late labels: how often predictions are wrong, how wrong, and of which class. A rise is harm.
+
+Errors are told apart by the *predicted* class: by the true one they would move with which predictions get labels.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from regate.config.model import Family
 from regate.detectors.candidate import Candidate, Plan, Reference
 from regate.detectors.columns import Numeric
+from regate.detectors.labelled import AGE
 from regate.detectors.numerics import UNIT
 from regate.detectors.ranktable import build_table
 from regate.detectors.rates import Rate, rate_chart
@@ -20,7 +24,6 @@ from regate.detectors.views import Test
 FAMILY: Family = "performance"
 SUBJECT = "error"
 CHART = f"{FAMILY}/{SUBJECT}/rate"
-AGE = "age"  # source: minutes from a prediction to its label
 RATE_WEIGHT, LOSS_WEIGHT, CLASSES_WEIGHT = 1.0, 0.25, 0.25
 # More classes than this leave too few outcomes for each.
 MOST_CLASSES = 8
@@ -39,8 +42,10 @@ def sections(plan: Plan) -> list[Section]:
     outcomes = plan.outcomes
     if outcomes is None:
         return []
+    age = plan.delivery.age
+    mean = -1.0 if age is None or not np.isfinite(age).any() else float(np.nanmean(age)) / UNIT
     # Ages in whole minutes, so in units of 2^-16 of 2^16 minutes.
-    found: list[Section] = [TotalSpec(AGE, 0, AGE, float(UNIT))]
+    found: list[Section] = [TotalSpec(AGE, 0, AGE, float(UNIT), mean=mean)]
     loss = outcomes.column("loss")
     if isinstance(loss, Numeric):
         values = np.where(outcomes.known, loss.values, np.nan)
@@ -48,7 +53,7 @@ def sections(plan: Plan) -> list[Section]:
             tables = tuple(build_table(values[plan.stratum == which]) for which in plan.strata)
             found.append(NumericSpec("loss", 0, tables, "loss"))
     for name in _classes(plan):
-        found.append(FlagSpec(BY_CLASS + name, 0, _WRONG, (Test("label", "is", name),)))
+        found.append(FlagSpec(BY_CLASS + name, 0, _WRONG, (Test("class", "is", name),)))
     return found
 
 
@@ -90,23 +95,23 @@ def _of_class(reference: Reference, spec: FlagSpec, weight: float) -> Candidate:
     outcomes, view = reference.outcomes, reference.outcomes_view
     assert outcomes is not None
     assert view is not None
-    labelled = view.where(spec.trial)
-    assert labelled is not None
+    predicted = view.where(spec.trial)
+    assert predicted is not None
     name = spec.name.removeprefix(BY_CLASS)
     rate = Rate(
         family=FAMILY,
         subject=SUBJECT,
-        statistic=f"label={name}",
+        statistic=f"class={name}",
         kind="harm",
         weight=weight,
         s_column=spec.first + HITS,
         n_column=spec.first + PRESENT,
         up_only=True,
-        title=f"the rate of wrong predictions where the label is {name}",
+        title=f"the rate of wrong predictions among those of class {name}",
         severity=CLASS_SEVERITY,
         worst=2 * WORST_LOSS,
     )
-    return rate_chart(rate, np.asarray(outcomes.wrong == 1), outcomes.known & labelled, reference)
+    return rate_chart(rate, np.asarray(outcomes.wrong == 1), outcomes.known & predicted, reference)
 
 
 def _loss(reference: Reference, spec: NumericSpec) -> Candidate:

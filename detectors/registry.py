@@ -13,6 +13,7 @@ from regate.config.model import Family as FamilyName
 from regate.detectors import feature_drift, performance
 from regate.detectors.calibration import ResidualSpec
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
+from regate.detectors.delivery import CoverageSpec
 from regate.detectors.estimate import LinearError, ScoredError
 from regate.detectors.sections import CategoricalSpec, FlagSpec, NumericSpec, Section
 from regate.detectors.support import SupportSpec
@@ -42,6 +43,7 @@ _KINDS: tuple[type[Section], ...] = (
     SupportSpec,
     ResidualSpec,
     TotalSpec,
+    CoverageSpec,
 )
 SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in _KINDS}
 

@@ -13,6 +13,7 @@ from regate.detectors.cells import Block
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState, Explanation, StepResult
 from regate.detectors.clocks import Clock, RowClock
 from regate.detectors.columns import BoolArray, FloatArray, IntArray
+from regate.detectors.delivery import PREFIX
 from regate.detectors.estimate import SUM
 from regate.detectors.finding import Finding
 from regate.detectors.history import STRATUM, History
@@ -34,7 +35,7 @@ from regate.detectors.incidents import (
     revised,
     severity,
 )
-from regate.detectors.judgement import Judge
+from regate.detectors.judgement import DOUBTFUL, Judge
 from regate.detectors.numerics import LOG2_10, UNIT, exp2
 from regate.detectors.profile import Profile
 from regate.detectors.sections import PRESENT
@@ -179,8 +180,15 @@ class Watch:
         found = []
         new = {finding.incident for finding in findings if finding.type == "finding"}
         harms = [one for one in self.incidents if one.kind == "harm"]
+        for harm in [one for one in harms if one.doubted]:
+            still = self.judge.still_harm(harm, self.history, self.clock.cell(harm.finding.onset_us))
+            if still is not None:
+                harm.doubted = False
+                found.append(revised(harm, "confirmed", moment, still[0], max(harm.severity, still[1])))
+        selective = bool(self._moved_labels())  # then what is labelled speaks for no others
         for incident in [one for one in self.incidents if one.kind == "change" and not one.judged]:
-            self.judge.listen(incident, block, self.clock.cell(incident.finding.onset_us))
+            if not selective:
+                self.judge.listen(incident, block, self.clock.cell(incident.finding.onset_us))
             for harm in harms:
                 if new & {harm.finding.id, incident.finding.id} and self._overlap(incident, harm):
                     incident.judged = "confirmed"
@@ -188,7 +196,7 @@ class Watch:
                     lost = max(incident.severity, harm.severity)
                     found.append(revised(incident, "confirmed", moment, said, lost))
                     break
-            if not incident.judged and (said := self.judge.no_loss(incident)):
+            if not selective and not incident.judged and (said := self.judge.no_loss(incident)):
                 # It stays here, so that a change that does no harm is not found again and again.
                 incident.judged = "withdrawn"
                 found.append(revised(incident, "withdrawn", moment, said))
@@ -339,10 +347,27 @@ class Watch:
             self._when(explanation, lead),
             self._suspected(int(explanation.onset_block[lead])),
         )
+        if incident.kind == "harm":
+            said, incident.doubted = self._doubt(incident, strong)
+            incident.severity = min(incident.severity, DOUBTFUL) if incident.doubted else incident.severity
+            more = {"message": incident.finding.message + said, "severity": incident.severity}
+            incident.finding = incident.finding.model_copy(update=more)
         self.incidents.append(incident)
         self.opened += 1
         self._active &= ~members
         return incident.finding
+
+    def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
+        """Return what is known of the labels behind a harm, and whether that explains it."""
+        moved = self._moved_labels()
+        moved += [name for i in np.flatnonzero(strong) if (name := self.bank.charts[i].name).startswith(PREFIX)]
+        onset = self.clock.cell(harm.finding.onset_us)
+        said, found = self.judge.doubt(harm, sorted(set(moved)), self.history, onset)
+        return said, found.explains
+
+    def _moved_labels(self) -> list[str]:
+        """Return the charts of labels that carry an open incident."""
+        return [name for incident in self.incidents for name in incident.charts if name.startswith(PREFIX)]
 
     def _suspected(self, onset_block: int) -> float | None:
         """Return the severity that the estimate gives to a change since a block; None where it may not speak."""
@@ -364,8 +389,10 @@ class Watch:
         for incident in self.incidents:
             if incident.kind != spec.kind:
                 continue
-            near = incident.near(int(explanation.onset_block[chart]), self._near)
-            if near or incident.moved_since(explanation, chart, self._near):
+            onset, blocks = int(explanation.onset_block[chart]), self._near
+            if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay
+                blocks = max(blocks, (self.state.blocks - onset) // 2)
+            if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
                 incident.charts.append(spec.name)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
@@ -378,10 +405,13 @@ class Watch:
         for incident, index in joined:
             spec, effect = self.bank.charts[index], float(explanation.effect[index])
             lost = severity(spec, effect)
-            if incident.kind == "harm" and lost > incident.severity:
+            if incident.kind != "harm" or lost <= incident.severity:
+                continue
+            more, incident.doubted = self._doubt(incident, np.zeros_like(self._active))
+            if not incident.doubted:
                 said = describe(spec, effect, self._when(explanation, index), moment.total, moment.threshold)
                 who = carrier(self.bank, explanation, index)
-                found.append(revised(incident, "confirmed", moment, said, lost, who))
+                found.append(revised(incident, "confirmed", moment, said + more, lost, who))
         return found
 
     @property
