@@ -55,6 +55,7 @@ class Incident:
     labelled: int = 0  # outcomes predicted after the onset, how many were wrong, and how many the reference expects
     wrong: int = 0
     expected: float = 0.0
+    looks: int = 0  # how often these were looked at
 
     def near(self, onset_block: int, blocks: int) -> bool:
         """Return whether an excursion that began there, give or take some blocks, is part of this change."""

@@ -252,7 +252,7 @@ class Watch:
         back = []
         for index in self._charts(incident):
             name = self.bank.charts[index].name
-            if log_r[index] >= level:
+            if log_r[index] + np.log10(self.bank.weights[index]) >= level:  # as it would count in the mean
                 incident.quiet_charts.pop(name, None)
                 continue
             now = (int(self.state.sum_s[index]), int(self.state.sum_n[index]), float(self.state.sum_centre[index]))
