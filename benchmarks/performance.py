@@ -3,6 +3,7 @@
 python -m benchmarks.performance sea [--streams 10]       real changes of River's SEA, inputs as ever
 python -m benchmarks.performance elec2 FILE               the estimate on a real stream, labels 500 rows late
 python -m benchmarks.performance withdrawn [--streams 2000]  how often labels wrongly say that nothing was lost
+python -m benchmarks.performance null [--streams 8]       alarms of the family alone where nothing changes
 """
 
 from __future__ import annotations
@@ -120,9 +121,51 @@ def measure_withdrawn(streams: int) -> None:
         print(json.dumps({"error_rate": usual, "loss": TOLERATED, "wrongly_withdrawn": float(withdrawn)}))
 
 
+def _null(kind: str, seed: int, n: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    x, z = rng.normal(size=n), rng.normal(size=n)
+    if kind == "dependent":
+        for row in range(1, n):
+            x[row] = 0.7 * x[row - 1] + np.sqrt(1 - 0.49) * x[row]
+    if kind == "regression":
+        return {"x": x, "z": z, "prediction": 10 * x + z + np.exp(x / 2) * rng.normal(size=n), "label": 10 * x + z}
+    p = 1 / (1 + np.exp(-2 * x))
+    label = (rng.random(n) < p).astype(float)
+    if kind == "half labelled":
+        label[rng.random(n) < 0.5] = np.nan
+    score = {"prediction": (p >= 0.5).astype(int), "score": np.sqrt(p)}
+    return {"x": x, **score, "label": pa.array(label, from_pandas=True)}
+
+
+def measure_null(streams: int, rows: int = 150_000, reference: int = 20_000, budget: float = 64_000.0) -> None:
+    for kind in ("scores", "half labelled", "regression", "dependent"):
+        alarms = notes = 0
+        for seed in range(streams):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "null.parquet"
+                pq.write_table(pa.table(_null(kind, 100 + seed, rows)), path)
+                table = read_table(path)
+            detection = table.config.detection.model_copy(update={"families": {"feature_drift": 0.0}})
+            table.config = table.config.model_copy(update={"detection": detection})
+            options = Options(
+                reference,
+                budget_events=budget,
+                on_finding="restart",
+                calibrate_seconds=20.0,
+                label_delay=500 if kind == "half labelled" else 0,
+            )
+            run = Backtest(table, options)
+            run.build()
+            found = list(run.findings())
+            alarms += sum(one["type"] == "finding" for one in found)
+            notes += sum(one["type"] != "finding" for one in found)
+        nominal = streams * (rows - reference) / budget
+        print(json.dumps({"null": kind, "alarms": alarms, "nominal": nominal, "suspensions": notes}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sea", "elec2", "withdrawn"))
+    parser.add_argument("what", choices=("sea", "elec2", "withdrawn", "null"))
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--streams", type=int)
     asked = parser.parse_args()
@@ -130,6 +173,8 @@ def main() -> None:
         measure_sea(asked.streams or 10)
     elif asked.what == "elec2":
         measure_elec2(asked.file)
+    elif asked.what == "null":
+        measure_null(asked.streams or 8)
     else:
         measure_withdrawn(asked.streams or 2000)
 
