@@ -12,7 +12,7 @@ import numpy as np
 
 from regate.detectors.cells import Block
 from regate.detectors.columns import IntArray
-from regate.detectors.delivery import PREFIX
+from regate.detectors.delivery import GROUP, PREFIX
 from regate.detectors.history import FIRST, NUMBER, History
 from regate.detectors.incidents import Incident, severity
 from regate.detectors.labelled import AGE
@@ -97,9 +97,12 @@ class Judge:
         stats = history.since(harm.onset_block)["stats"].sum(axis=0)
         found = self.selected(harm, history, onset_cell)
         said = ""
-        if found.classes or moved:
-            names = [f"class={name}" for name in found.classes] or [name.removeprefix(PREFIX) for name in moved]
+        names = [f"class={name}" for name in found.classes]
+        names = names or [name.removeprefix(GROUP) for name in moved if name.startswith(GROUP)]
+        if names:
             said = f"; selective labels ({', '.join(names[:3])}): what is labelled is not what is predicted"
+        elif moved:
+            said = f"; labels have moved as well ({', '.join(name.removeprefix(PREFIX) for name in moved[:3])})"
         if found.explains:
             said += f", and explains it (at equal shares of classes errors moved by {found.equal:+.3f})"
         usual = -1.0 if self._age is None else self._age.mean * UNIT

@@ -196,7 +196,7 @@ class Watch:
                     lost = max(incident.severity, harm.severity)
                     found.append(revised(incident, "confirmed", moment, said, lost))
                     break
-            if not selective and not incident.judged and (said := self.judge.no_loss(incident)):
+            if not incident.judged and (said := self.judge.no_loss(incident)):
                 # It stays here, so that a change that does no harm is not found again and again.
                 incident.judged = "withdrawn"
                 found.append(revised(incident, "withdrawn", moment, said))
