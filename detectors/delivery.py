@@ -38,7 +38,7 @@ COVERAGE_WEIGHT, GROUPS_WEIGHT, AGE_WEIGHT, CONTRADICTION_WEIGHT = 0.05, 0.1, 0.
 
 @dataclass(frozen=True, slots=True)
 class CoverageSpec:
-    """Predictions of a group when they are mature, those whose label came within ``delay`` minutes; and all as made.
+    """Predictions of a group when they are mature, those without a label after ``delay`` minutes; and all as made.
 
     The group is ``value`` of the attribute ``of`` (class, or cohort/<name>), or all predictions.
     """
@@ -68,7 +68,7 @@ class CoverageSpec:
             return
         own = self.members(view, MADE) & (timely.codes >= 0)
         into[:, PRESENT] = into[:, MADE_NOW] = np.bincount(group[own], minlength=groups)
-        into[:, HITS] = np.bincount(group[own & (timely.codes == 1)], minlength=groups)
+        into[:, HITS] = np.bincount(group[own & (timely.codes == 0)], minlength=groups)
 
     def pack(self) -> tuple[dict[str, Any], Arrays]:
         """Return all that the numbers depend on."""
@@ -137,10 +137,10 @@ def _coverage(reference: Reference, spec: CoverageSpec, groups: int) -> Candidat
         weight=GROUPS_WEIGHT / max(groups, 1) if spec.of else COVERAGE_WEIGHT,
         s_column=spec.first + HITS,
         n_column=spec.first + PRESENT,
-        title=f"{'selective labels: ' if spec.of else ''}the share of predictions {what}labelled in time",
+        title=f"{'selective labels: ' if spec.of else ''}the share of predictions {what}without a label in time",
     )
     trial = spec.members(view, MADE) & (timely.codes >= 0)
-    return rate_chart(rate, np.asarray(timely.codes == 1), trial, reference)
+    return rate_chart(rate, np.asarray(timely.codes == 0), trial, reference)
 
 
 def _contradictions(reference: Reference, spec: FlagSpec) -> Candidate:

@@ -26,14 +26,18 @@ NEAR_BLOCKS = 5
 # This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
 # off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
 MOVED_DEVIATIONS = 3.0
-# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the incident's severity.
-MOVED_TOGETHER = 2.0
+# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the severity. It joins when it
+# had moved since the opening restarted it. Until its own onset it cannot have moved by more than about half of what it
+# moved since, or the onset would be earlier: a quarter is nearer to that than to nothing.
+MOVED_TOGETHER = 0.25
 # Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
 # standing change comes and goes; without the second half one change became eleven findings.
 QUIET_LOG10 = -1.0
 QUIET_EVENTS = 1024
 # Of which each chart must have seen so many itself: no label is no proof that the error rate is back.
 QUIET_OWN = QUIET_EVENTS // 4
+# A chart leaves an incident of harm by itself when it is e^this times likelier back than at half of its effect.
+BACK = 4.6
 
 
 @dataclass(slots=True)
@@ -47,7 +51,8 @@ class Incident:
     charts: list[str] = field(default_factory=list)
     quiet_events: int = 0
     quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
-    # Of harm: chart -> events for which it has been quiet, and its sums when that began.
+    # Of harm: the effect of each chart when it came in, for how many events it has been quiet, and its sums before.
+    effects: dict[str, float] = field(default_factory=dict)
     quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     severity: float = 0.0  # as last said
     judged: str = ""  # confirmed or withdrawn, by labels
@@ -64,8 +69,10 @@ class Incident:
     def moved_since(self, explanation: Explanation, chart: int, blocks: int) -> bool:
         """Return whether a chart that this or a later opening restarted has been off, the same way, ever since."""
         restarted = int(explanation.start_block[chart]) >= self.opened_block - blocks
-        off = MOVED_TOGETHER if self.kind == "harm" else MOVED_DEVIATIONS
-        return restarted and bool(explanation.before[chart] >= off)
+        if self.kind == "harm":  # what is seen at once after a restart may have begun before it
+            at_once = explanation.onset_block[chart] <= explanation.start_block[chart] + blocks
+            return restarted and bool(at_once or explanation.share[chart] >= MOVED_TOGETHER)
+        return restarted and bool(explanation.before[chart] >= MOVED_DEVIATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,8 @@ def open_incident(
         message=describe(spec, effect, since, moment.total, moment.threshold) + _with(bank, chosen),
     )
     onset_block = int(explanation.onset_block[lead])
-    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss)
+    effects = {bank.charts[index].name: float(explanation.effect[index]) for index in chosen}
+    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss, effects=effects)
 
 
 def _loss(bank: Bank, explanation: Explanation, chosen: list[int], suspected: float | None) -> float:

@@ -30,6 +30,8 @@ ENDLESS = 1 << 40
 class Maturing:
     """State of one model: bucket -> its counts, in the columns of the sections ``first`` to ``first + width``.
 
+    While they wait, the hits of coverage count predictions *with* a label.
+
     Predictions from before minute ``since`` do not count: the sample was another one.
     """
 
@@ -108,6 +110,8 @@ class Maturing:
                 return
             stats = np.zeros(self.layout.width, dtype=np.int64)
             stats[self.first : self.first + self.width] = self.buckets.pop(number)
+            for spec in self.covered:
+                stats[spec.first + HITS] = stats[spec.first + PRESENT] - stats[spec.first + HITS]
             yield cell, stats
 
     def restart(self, cell: int) -> None:

@@ -62,7 +62,7 @@ class Selection:
             if isinstance(one, CoverageSpec) and one.of == "class" and one.value in wrong:
                 own, other = charts.get(one.first + HITS), charts.get(wrong[one.value].first + HITS)
                 if own is not None and other is not None:
-                    self._covered.append((one, float(centre[own.name][0]), own.tau))
+                    self._covered.append((one, 1.0 - float(centre[own.name][0]), own.tau))
                     self._wrong.append((wrong[one.value], float(centre[other.name][0])))
         self._rate = float(centre[CHART][0]) if CHART in centre else 0.0
 

@@ -18,6 +18,7 @@ from regate.detectors.estimate import SUM
 from regate.detectors.finding import Finding
 from regate.detectors.history import STRATUM, History
 from regate.detectors.incidents import (
+    BACK,
     JOIN_LOG10,
     MOVED_DEVIATIONS,
     QUIET_EVENTS,
@@ -260,7 +261,7 @@ class Watch:
             incident.quiet_charts[name] = (quiet + events, int(first[0]), int(first[1]), float(first[2]))
             if quiet + events < QUIET_EVENTS:
                 continue
-            off = self._off({index: (int(first[0]), int(first[1]), float(first[2]))})
+            off = self._off({index: (int(first[0]), int(first[1]), float(first[2]))}, incident.effects.get(name))
             if off is not None:
                 del incident.quiet_charts[name]
                 back += [] if off else [index]
@@ -270,8 +271,11 @@ class Watch:
             if back:
                 self._again(back)
 
-    def _off(self, since: dict[int, tuple[int, int, float]]) -> bool | None:
-        """Tell whether any chart is off the reference since its sums were these; None: too few trials to tell."""
+    def _off(self, since: dict[int, tuple[int, int, float]], effect: float | None = None) -> bool | None:
+        """Tell whether any chart is off the reference since its sums were these; None: not known yet.
+
+        :param effect: what a chart that has not come back shows.
+        """
         s, n, centre = self.state.sum_s.copy(), self.state.sum_n.copy(), self.state.sum_centre.copy()
         charts = list(since)
         for index, first in since.items():
@@ -279,7 +283,11 @@ class Watch:
         if bool((self.bank.trials(n)[charts] < QUIET_OWN).any()):
             return None  # not enough of its own yet: the stretch goes on
         off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[charts])
-        return bool((off >= MOVED_DEVIATIONS).any())
+        if bool((off >= MOVED_DEVIATIONS).any()):
+            return True
+        if effect is not None and bool((self.bank.back(s, n, centre, np.full(n.size, effect))[charts] < BACK).any()):
+            return None
+        return False
 
     def _listen(self, incident: Incident, charts: list[int], events: int, *, quiet: bool) -> None:
         """Count the quiet events of an incident, and keep the sums from which its charts are judged."""
@@ -394,6 +402,7 @@ class Watch:
                 blocks = max(blocks, (self.state.blocks - onset) // 2)
             if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
                 incident.charts.append(spec.name)
+                incident.effects[spec.name] = float(explanation.effect[chart])
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
                 return incident
@@ -402,9 +411,9 @@ class Watch:
     def _worse(self, joined: list[tuple[Incident, int]], explanation: Explanation, moment: Moment) -> list[Finding]:
         """Revise open incidents of harm where a chart that joined shows a larger loss than was said."""
         found = []
-        for incident, index in joined:
-            spec, effect = self.bank.charts[index], float(explanation.effect[index])
-            lost = severity(spec, effect)
+        by_loss = sorted((-severity(self.bank.charts[i], float(explanation.effect[i])), i, one) for one, i in joined)
+        for loss, index, incident in by_loss:  # the worst first: the others say nothing new
+            spec, effect, lost = self.bank.charts[index], float(explanation.effect[index]), -loss
             if incident.kind != "harm" or lost <= incident.severity:
                 continue
             more, incident.doubted = self._doubt(incident, np.zeros_like(self._active))

@@ -87,7 +87,7 @@ def test_each_mature_prediction_counts_once_with_its_label(profile: Profile) -> 
             # Forming blocks at the end are not in the history.
             assert counted[spec.first + MADE_NOW] == pytest.approx(own.sum(), abs=70)
             assert counted[spec.first + PRESENT] == pytest.approx((own & mature).sum(), abs=700)
-            assert counted[spec.first + HITS] / counted[spec.first + PRESENT] == pytest.approx(0.7, abs=0.03)
+            assert counted[spec.first + HITS] / counted[spec.first + PRESENT] == pytest.approx(0.3, abs=0.03)
 
 
 def test_labels_for_one_class_only_are_selective_and_no_harm(profile: Profile) -> None:
@@ -101,7 +101,21 @@ def test_labels_for_one_class_only_are_selective_and_no_harm(profile: Profile) -
     assert (first.family, first.subject) == ("performance", "labels")
     assert "selective labels" in first.message
     assert "class 0" in first.message
-    assert float(first.effect) == pytest.approx(-0.6, abs=0.15)
+    assert float(first.effect) == pytest.approx(0.6, abs=0.15)
+
+
+def test_labels_that_were_complete_and_are_no_more_are_seen() -> None:
+    rows = binary(20_000, 28)
+    age = np.random.default_rng(28).integers(1, 6, 20_000).astype(np.float64)
+    profile = profile_of(BINARY, rows, delivery=Delivery(age), events_per_second=10.0)
+    stream = joined(binary(12_800, 29))
+    keep = np.ones(12_800, dtype=bool)
+    assert run_of(stream, delivered(stream, 29, keep), profile).findings == []
+    negative = stream.events.prediction.values == 0  # type: ignore[union-attr]
+    keep[6_400:] = ~negative[6_400:]
+    findings = run_of(stream, delivered(stream, 29, keep), profile).findings
+    assert {one.kind for one in findings} == {"data_quality"}
+    assert "class 0 without a label" in findings[0].message
 
 
 def test_labels_that_stop_for_all_are_not_called_selective(profile: Profile) -> None:
@@ -111,7 +125,7 @@ def test_labels_that_stop_for_all_are_not_called_selective(profile: Profile) -> 
     findings = run_of(rows, delivered(rows, 6, keep), profile).findings
     assert [one.kind for one in findings] == ["data_quality"]
     assert "selective" not in findings[0].message
-    assert "of predictions labelled in time" in findings[0].message
+    assert "of predictions without a label in time" in findings[0].message
 
 
 def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
@@ -123,7 +137,7 @@ def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
     assert isinstance(late, Labels)
     findings = run_of(rows, late, profile).findings
     assert ("data_quality", "labels") in {(one.kind, one.subject) for one in findings}
-    assert float(findings[0].effect) < -0.1
+    assert float(findings[0].effect) > 0.1
 
 
 def test_the_end_of_a_file_is_no_lack_of_labels(tmp_path: Path) -> None:
