@@ -135,7 +135,11 @@ def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
     order = np.argsort(slow, kind="stable")
     late = pick(replace(labels, event_time_us=slow, arrival_us=slow + 50_000), order)
     assert isinstance(late, Labels)
-    findings = run_of(rows, late, profile).findings
+    run = run_of(rows, late, profile)
+    whole = next(one for one in profile.layout.sections if isinstance(one, CoverageSpec) and not one.of)
+    counted = totals(run)
+    assert counted[whole.first + HITS] / counted[whole.first + PRESENT] > 0.6  # .3 of one half, all of the other
+    findings = run.findings
     assert ("data_quality", "labels") in {(one.kind, one.subject) for one in findings}
     assert float(findings[0].effect) > 0.1
 
