@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from regate.config.model import Family
 
+# Revisions that end an incident.
+CLOSING = frozenset({"recovered", "withdrawn", "accepted"})
 Kind = Literal["change", "harm", "attack", "recurrence", "data_quality", "silence"]
 
 

@@ -12,7 +12,7 @@ from regate.daemon.gate.turn import Turn
 from regate.daemon.gate.verdict import judge_finding
 from regate.daemon.wire.cloudevents import rfc3339
 from regate.daemon.wire.internal import Ack, Clock
-from regate.detectors.finding import Finding, Kind
+from regate.detectors.finding import CLOSING, Finding, Kind
 from regate.scenarios.contracts import TargetSpec
 
 TRIGGER_OF: dict[Kind, TriggerKind] = {
@@ -27,7 +27,6 @@ TRIGGER_OF: dict[Kind, TriggerKind] = {
 MAX_TRAFFIC = 10**12
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 ROLES: tuple[Role, ...] = ("candidate", "serving", "baseline")
-CLOSING = {"recovered", "withdrawn", "accepted"}
 
 
 def on_finding(turn: Turn, finding: Finding) -> None:
