@@ -177,6 +177,21 @@ def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
     )
 
 
+def accepted(incident: Incident, detected: int, events: int, said: str) -> Finding:
+    """Return the revision that closes an incident because a person took the change for the new normal."""
+    first = incident.finding
+    return first.model_copy(
+        update={
+            "type": "revision",
+            "revision": "accepted",
+            "id": content_id("revision", first.id, "accepted"),
+            "detected_us": max(first.detected_us, detected),
+            "events": events,
+            "message": f"{first.subject}: {said}",
+        }
+    )
+
+
 def recovered(incident: Incident, moment: Moment) -> Finding:
     """Return the revision that closes an incident whose charts have become quiet."""
     first = incident.finding

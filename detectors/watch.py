@@ -11,7 +11,7 @@ import numpy as np
 
 from regate.detectors.cells import Block
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState, Explanation, StepResult
-from regate.detectors.clocks import Clock, RowClock
+from regate.detectors.clocks import Clock, EventClock, RowClock
 from regate.detectors.columns import BoolArray, FloatArray, IntArray
 from regate.detectors.finding import Finding
 from regate.detectors.history import History
@@ -23,6 +23,7 @@ from regate.detectors.incidents import (
     QUIET_OWN,
     Incident,
     Moment,
+    accepted,
     followed_level,
     near_blocks,
     open_incident,
@@ -137,6 +138,23 @@ class Watch:
         findings.extend(self._decide(moment, delta))
         return findings
 
+    def accept(self, incident: str, said: str) -> Finding | None:
+        """Close an open incident as the new normal; its charts start over. None when no such incident is open."""
+        for one in self.incidents:
+            if one.finding.id == incident:
+                self.incidents.remove(one)
+                self._again(self._charts(one))
+                detected = self.clock.ended_us or 0 if isinstance(self.clock, EventClock) else 0
+                return accepted(one, detected, self.events, said)
+        return None
+
+    def _again(self, charts: list[int]) -> None:
+        """Take charts back into the mean, from nothing."""
+        again = np.zeros(len(self.bank.charts), dtype=np.bool_)
+        again[charts] = True
+        self._active |= again
+        self.state = self.bank.restart(self.state, again)
+
     def _head_start(self, share: float, events: int, traffic: float | None, threshold: float) -> float:
         most = float(exp2((threshold + HEAD_START_LOG10) * LOG2_10))
         if traffic:
@@ -161,10 +179,7 @@ class Watch:
             self._listen(incident, charts, events, quiet=level < moment.threshold + QUIET_LOG10)
             if incident.quiet_events >= QUIET_EVENTS and self._is_back(incident, charts):
                 self.incidents.remove(incident)
-                again = np.zeros(len(self.bank.charts), dtype=np.bool_)
-                again[charts] = True
-                self._active |= again
-                self.state = self.bank.restart(self.state, again)
+                self._again(charts)
                 findings.append(recovered(incident, replace(moment, total=max(level, -99.0))))
         self._cap(moment.threshold)
         return findings

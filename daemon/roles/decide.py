@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import ValidationError
+
 from regate.config.errors import PoisonError
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
 from regate.daemon.roles import standing as standings
 from regate.daemon.roles.standing import Standing
 from regate.daemon.shell.core import Artefact, Output, StepInput
-from regate.daemon.wire.cloudevents import encode_event
+from regate.daemon.wire.cloudevents import decode_event, encode_event
 from regate.daemon.wire.dead_letters import PREFIX, escape
+from regate.daemon.wire.internal import Acceptance, Control
 from regate.detectors import decide_state
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.columns import ModelKey
@@ -59,6 +62,9 @@ class DecideCore:
         if given.control:
             self._configure(state, state.standing.take(given.control))
         out: list[Output] = []
+        for record in given.control:
+            if (record.key or b"").startswith(b"acceptance/") and record.value is not None:
+                out.extend(self._accept(state, record))
         for batch in given.batches:
             for record in batch.records:
                 out.extend(self._take(state, batch.topic, record))
@@ -128,6 +134,25 @@ class DecideCore:
             refused.append(self._refuse(state, topic, record, "misplaced", said))
         state.core.take(replace(frame, parts=mine))
         return refused
+
+    def _accept(self, state: State, record: Record) -> list[Output]:
+        """Close an incident that a person accepted; every shard reads it, the model's own acts."""
+        try:
+            control = decode_event(record.value, "control", Control)
+            said = Acceptance.model_validate_json(control.document)
+        except (PoisonError, ValidationError) as error:
+            return [self._refuse(state, "control", record, "control_invalid", str(error)[:500])]
+        key = ModelKey(said.tenant, said.model, said.model_version, said.deployment)
+        if partition_of(key.placement, self._partitions) != state.number:
+            return []
+        model = state.core.models.get(key)
+        words = f"accepted as the new normal by {said.actor}: {said.reason}"
+        watch = None if model is None else model.watch
+        finding = None if watch is None else watch.accept(said.incident, words)
+        if finding is None:
+            gone = f"incident {said.incident} of {key} is not open"
+            return [self._refuse(state, "control", record, "unknown_incident", gone)]
+        return self._emit(state, finding)
 
     def _refuse(self, state: State, topic: str, record: Record, reason: str, message: str) -> OutRecord:
         state.refused[reason] = state.refused.get(reason, 0) + 1

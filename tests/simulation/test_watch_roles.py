@@ -22,12 +22,12 @@ from tests.telemetry_streams import (
 
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
-from regate.daemon.control import document_record, profile_records
+from regate.daemon.control import acceptance_record, document_record, profile_records
 from regate.daemon.roles.decide import DecideCore
 from regate.daemon.roles.observe import ObserveCore
 from regate.daemon.shell.core import Artefact, Batch, StepInput, Tick
 from regate.daemon.wire.cloudevents import decode_event
-from regate.daemon.wire.internal import Heartbeat
+from regate.daemon.wire.internal import Acceptance, Heartbeat
 from regate.detectors.arrays import unpack
 from regate.detectors.columns import Labels, Slice
 from regate.detectors.finding import Finding
@@ -259,6 +259,52 @@ def test_control_takes_effect_at_the_step_that_takes_it() -> None:
     elsewhere = core.initial(str((HOME + 1) % PARTITIONS))
     core.step(elsewhere, StepInput(control=CONTROL))
     assert elsewhere.core.models == {}
+
+
+def acceptance(incident: str, offset: int = 90, **changes: str) -> Record:
+    said = Acceptance(
+        incident=incident,
+        tenant=KEY.tenant,
+        model=KEY.model,
+        model_version=KEY.version,
+        deployment=KEY.deployment,
+        actor="ada",
+        reason="a new campaign",
+    )
+    made = acceptance_record(said.model_copy(update=changes), 1)
+    return Record("regate.control.v1", 0, offset, 0, made.key, made.value, made.headers)
+
+
+def test_an_accepted_change_ends_its_incident_and_its_charts_start_over() -> None:
+    world = World(logs_of(1, 1, 1), seed=1)
+    world.run()
+    before = world.findings()
+    opened = next(finding for finding in before if finding.kind == "change")
+    for number in world.deciders:
+        world._step_decide(number, StepInput(control=(acceptance(opened.incident),)))
+    (revision,) = world.findings()[len(before) :]
+    assert (revision.type, revision.revision, revision.incident) == ("revision", "accepted", opened.incident)
+    assert "ada" in revision.message
+    watch = world.deciders[HOME].core.models[KEY].watch
+    assert watch is not None
+    assert opened.incident not in {one.finding.id for one in watch.incidents}
+    index = next(i for i, chart in enumerate(watch.bank.charts) if chart.name == "feature_drift/income/mean")
+    assert watch.bank.log_r(watch.state)[index] < -100
+    chunks = world.decide.dump(world.deciders[HOME])
+    assert world.decide.dump(world.decide.load(str(HOME), chunks)) == chunks
+    assert world.out["dead-letters"] == []
+
+
+def test_an_acceptance_that_fits_nothing_is_kept_as_a_dead_letter() -> None:
+    core = DecideCore(PARTITIONS)
+    state = core.initial(str(HOME))
+    core.step(state, StepInput(control=CONTROL))
+    broken = acceptance("x")._replace(value=acceptance("x").value.replace(b"ada", b""))  # type: ignore[union-attr]
+    out = core.step(state, StepInput(control=(acceptance("nothing"), broken)))
+    assert [output.topic for output in out] == ["dead-letters"] * 2  # type: ignore[union-attr]
+    assert state.refused == {"unknown_incident": 1, "control_invalid": 1}
+    other = core.initial(str((HOME + 1) % PARTITIONS))
+    assert core.step(other, StepInput(control=(acceptance("nothing"),))) == []
 
 
 def test_a_partition_that_retention_emptied_is_idle_after_30_s() -> None:
