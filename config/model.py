@@ -98,6 +98,15 @@ class ReferenceRows(Strict):
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
 
 
+class RiverDetector(Strict):
+    """One of River's detectors that listens to one chart."""
+
+    detector: Literal["ADWIN", "KSWIN", "PageHinkley", "DDM", "EDDM", "FHDDM", "HDDMA", "HDDMW", "HalfSpaceTrees"]
+    chart: str = ""  # as `regate profile show` names it; HalfSpaceTrees listens to all numeric features
+    parameters: dict[str, float | bool] = {}
+    trusted: bool = False  # its alarms are findings although its false alarms exceed its share of the budget
+
+
 class Detection(Strict):
     """The one number that the operator sets, and the few that follow."""
 
@@ -112,6 +121,7 @@ class Detection(Strict):
     events_per_second: float | None = None  # None: from the first hour watched
     open_predictions: int = Field(default=1_000_000, ge=1)
     calibrate_seconds: float = Field(default=60.0, gt=0)
+    river: tuple[RiverDetector, ...] = Field(default=(), max_length=64)
     silence_after_seconds: float | None = None  # None: from the profile's gaps
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
-from regate.detectors.calibrate import calibrate
+from regate.detectors.bootstrap import grouped
+from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
 from regate.detectors.columns import Column, IntArray, ModelKey, Slice
 from regate.detectors.layout import RARE_BELOW, STRATA_COUNT, Layout
@@ -19,6 +20,8 @@ from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.power import with_power
 from regate.detectors.profile import Profile
 from regate.detectors.registry import candidates, sections
+from regate.detectors.river_adapter import RiverSpec
+from regate.detectors.river_rates import river_specs
 from regate.detectors.sections import placed
 
 Progress = Callable[[str, float], None]
@@ -91,7 +94,22 @@ def build_profile(
         dropped=dropped,
         notes=_unwatched_features(config),
     )
-    return with_power(profile)
+    return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
+
+
+def _river(
+    config: ModelConfig, reference: Reference, chosen: list[Candidate], traffic: float | None, block_rows: int
+) -> tuple[RiverSpec, ...]:
+    """Return the configured River detectors with their false alarms on the reference, in blocks of rows."""
+    if not config.detection.river:
+        return ()
+    runs = np.cumsum(np.r_[0, np.diff(reference.stratum) != 0])
+    within = np.arange(reference.rows.n) - np.flatnonzero(np.r_[True, np.diff(runs) != 0])[runs]
+    place = np.r_[True, (np.diff(runs) != 0) | (np.diff(within // block_rows) != 0)]
+    statistics = grouped(reference, np.cumsum(place) - 1, int(place.sum()))
+    return river_specs(
+        config, chosen, statistics, reference.stratum[place].astype(np.int64), (traffic or DEFAULT_TRAFFIC) / block_rows
+    )
 
 
 def _silent(_stage: str, _share: float) -> None:

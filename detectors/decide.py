@@ -128,6 +128,10 @@ def _capacity(config: ModelConfig | None) -> int:
 def inherit(watch: Watch, before: Watch) -> None:
     """Carry over incidents, counts and the state of every chart whose digest is unchanged; the others start anew."""
     watch.incidents, watch.opened, watch.events = before.incidents, before.opened, before.events
+    rings = {one.spec.digest: one for one in before.advisers}
+    for one in watch.advisers:
+        if one.spec.digest in rings:
+            one.restore(rings[one.spec.digest].ring, rings[one.spec.digest].alarms)
     kept = {chart.digest: index for index, chart in enumerate(before.bank.charts)}
     watch.adopt({digest: before.chart_state(index) for digest, index in kept.items()}, before.state.blocks)
     watch.refresh()

@@ -188,6 +188,7 @@ def _watch_meta(watch: Watch) -> dict[str, Any]:
         "ended_us": clock.ended_us,
         "started_us": clock.started_us,
         "hours": sorted(clock.hours.items()),
+        "advisers": [[one.spec.digest, one.alarms] for one in watch.advisers],
         "incidents": [
             {
                 "finding": _finding(incident.finding),
@@ -220,6 +221,8 @@ def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
         arrays["sizes"] = sizes[start:stop]
         yield f"charts/{number:06}", {"digests": [chart.digest for chart in watch.bank.charts[start:stop]]}, arrays
         start, number = stop, number + 1
+    for number, one in enumerate(watch.advisers):
+        yield f"advisers/{number:06}", {"digest": one.spec.digest}, {"ring": np.array(one.ring, dtype=np.float64)}
     blocks = watch.history.since(0)
     aligned = max(1, CHUNK_BYTES // (8 * (blocks["stats"].shape[1] + 5)))
     # Cut at multiples of a fixed number, so that only the newest chunk changes between snapshots.
@@ -299,6 +302,11 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
             kept[digest] = {name: table[name][points] for name in POINT_FIELDS} | {
                 name: table[name][index : index + 1] for name in CHART_FIELDS
             }
+    rings = {about["digest"]: table["ring"].tolist() for about, table in _named(own, "advisers/")}
+    for digest, alarms in meta.get("advisers", ()):  # snapshots of before had none
+        for one in watch.advisers:
+            if one.spec.digest == digest:
+                one.restore([tuple(value) for value in rings.get(digest, ())], alarms)
     watch.adopt(kept, meta["blocks"])
     watch.refresh()
     blocks = [table for _, table in _named(own, "history/")]

@@ -32,7 +32,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    type: Literal["finding", "revision"] = "finding"
+    type: Literal["finding", "revision", "advice"] = "finding"  # advice: of a detector that promises nothing
     id: str  # UUIDv5 of model key, chart, profile digest, onset, incident number (and revision)
     incident: str  # id of the incident's first finding; equal to id there
     revision: Literal["", "confirmed", "withdrawn", "recovered", "accepted"] = ""

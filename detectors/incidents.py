@@ -177,6 +177,21 @@ def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
     )
 
 
+def advised(finding: Finding, detector: str, *, counts: bool) -> Finding:
+    """Return the finding of one of River's detectors; advice when its false alarms are not within its budget."""
+    identity = content_id("advice", finding.id, detector)
+    return finding.model_copy(
+        update={
+            "id": identity,
+            "incident": identity,
+            "type": "finding" if counts else "advice",
+            "detector": "river_adapter",
+            "severity": finding.severity if counts else 0.0,
+            "message": f"River's {detector} alarms: {finding.message}",
+        }
+    )
+
+
 def accepted(incident: Incident, detected: int, events: int, said: str) -> Finding:
     """Return the revision that closes an incident because a person took the change for the new normal."""
     first = incident.finding

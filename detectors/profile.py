@@ -12,6 +12,7 @@ from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
+from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.views import StratumArray, event_view, outcome_view
 
 
@@ -59,6 +60,7 @@ class Profile:
     gap_us: int = 0  # .9999 quantile of the gap between events; 0 when the reference has no times
     error_cutoff: float | None = None  # regression: an outcome is wrong when |error| exceeds this
     dropped: tuple[str, ...] = ()  # charts beyond max_charts
+    river: tuple[RiverSpec, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -16,6 +16,7 @@ from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import OutcomeShape
 from regate.detectors.profile import Calibration, Points, Profile
 from regate.detectors.registry import SECTIONS
+from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.sections import Section
 
 SCHEMA = 2
@@ -47,6 +48,7 @@ def encode(profile: Profile) -> bytes:
         "sections": listed,
         "of_telemetry": len(layout.sections),
         "charts": [asdict(chart) for chart in profile.charts],
+        "river": [asdict(spec) for spec in profile.river],
         "calibration": asdict(profile.calibration),
         **{name: getattr(profile, name) for name in _PLAIN},
     }
@@ -76,6 +78,7 @@ def decode(data: bytes) -> Profile:
         key=ModelKey(**meta["key"]),
         layout=Layout(sections[:cut], meta["strata"], meta["time_zone"], sections[cut:], shape),
         charts=tuple(ChartSpec(**{name: _frozen(v) for name, v in chart.items()}) for chart in meta["charts"]),
+        river=tuple(RiverSpec(**{name: _frozen(v) for name, v in spec.items()}) for spec in meta["river"]),
         points=Points(**{name: arrays[f"points.{name}"] for name in _POINTS}),
         calibration=Calibration(**{name: _frozen(value) for name, value in meta["calibration"].items()}),
         **plain,

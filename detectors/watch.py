@@ -24,6 +24,7 @@ from regate.detectors.incidents import (
     Incident,
     Moment,
     accepted,
+    advised,
     followed_level,
     near_blocks,
     open_incident,
@@ -32,6 +33,7 @@ from regate.detectors.incidents import (
 )
 from regate.detectors.numerics import LOG2_10, exp2
 from regate.detectors.profile import Profile
+from regate.detectors.river_adapter import Adviser
 
 # A gap in the stream is elapsed time, which feeds R: unchecked, a night would pass a calibrated threshold
 # by itself. No block gets a larger head start than this share of the threshold (log10), or its own share of events.
@@ -52,6 +54,7 @@ class Watch:
     state: BankState = field(init=False)
     history: History = field(init=False)
     incidents: list[Incident] = field(default_factory=list)
+    advisers: list[Adviser] = field(init=False)
     opened: int = 0  # incidents ever opened
     events: int = 0
     _index: dict[str, int] = field(init=False)
@@ -62,6 +65,7 @@ class Watch:
         self.bank = Bank(self.profile)
         self.state = self.bank.start()
         self.history = History(self.profile.layout.width)
+        self.advisers = [Adviser(spec) for spec in self.profile.river]
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
@@ -118,7 +122,8 @@ class Watch:
         )
         self.state = result.state
         self.history.add(block, self.state.blocks, delta)
-        if result.total < threshold and not self.incidents:
+        alarmed = [one for one in self.advisers if one.step(block.stats, block.stratum)]
+        if result.total < threshold and not self.incidents and not alarmed:
             return []
         moment = Moment(
             key=self.profile.key,
@@ -133,9 +138,30 @@ class Watch:
             historical=2 * block.historical >= max(block.events, 1),
         )
         if self.on_finding == "restart":
-            return self._restarted(moment)
+            return self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment)
         findings = self._follow(result, moment, block.events) if self.incidents else []
         findings.extend(self._decide(moment, delta))
+        findings.extend(self._advise(alarmed, moment))
+        return findings
+
+    def _advise(self, alarmed: list[Adviser], moment: Moment) -> list[Finding]:
+        """Tell what River's detectors say of charts that no incident has: a finding where they keep their budget."""
+        findings = []
+        for one in alarmed:
+            chart = self._index[one.spec.chart]
+            if not self._active[chart]:
+                continue
+            explanation = self.bank.explain(self.state)
+            members = np.zeros(len(self.bank.charts), dtype=np.bool_)
+            moment = replace(moment, number=self.opened + 1)
+            incident = open_incident(self.bank, explanation, chart, members, moment, self._when(explanation, chart))
+            incident.finding = advised(incident.finding, one.spec.detector, counts=one.spec.counts)
+            findings.append(incident.finding)
+            if one.spec.counts:
+                self.opened += 1
+                if self.on_finding == "incident":
+                    self.incidents.append(incident)
+                    self._active[chart] = False
         return findings
 
     def accept(self, incident: str, said: str) -> Finding | None:

@@ -152,6 +152,14 @@ def _say(profile: Profile, as_json: bool, last: str) -> None:
         )
     for chart in profile.unwatchable:
         console.print(f"not watched: {chart.name}: {chart.reason}", markup=False, highlight=False)
+    for one in profile.river:
+        verdict = "within its budget" if one.rate <= one.allowed else "trusted, beyond it" if one.trusted else "advice"
+        console.print(
+            f"river: {one.detector} on {one.chart}: at most {one.rate:.3g} false alarms a block, "
+            f"allowed {one.allowed:.3g}: {verdict}",
+            markup=False,
+            highlight=False,
+        )
     for name in profile.dropped:
         console.print(f"dropped, beyond max_charts: {name}", markup=False, highlight=False)
     for note in (*profile.notes, calibration.note, *(f"tau widened: {name}" for name in calibration.widened)):
@@ -196,6 +204,16 @@ def described(profile: Profile) -> dict[str, Any]:
                 "digest": chart.digest,
             }
             for chart in profile.charts
+        ],
+        "river": [
+            {
+                "detector": one.detector,
+                "chart": one.chart,
+                "false_alarms_a_block": one.rate,
+                "allowed_a_block": one.allowed,
+                "counts": one.counts,
+            }
+            for one in profile.river
         ],
         "dropped": list(profile.dropped),
         "notes": list(profile.notes),

@@ -112,6 +112,8 @@ def absorb(shard: Shard, given: Given) -> Absorbed:
         return _absorb_control(shard, data, given)
     if isinstance(data, Removed):
         return _absorb_removal(shard, data)
+    if isinstance(data, Finding) and data.type == "advice":
+        return Absorbed()  # told to people, never acted on
     if isinstance(data, Finding) and max(len(data.id), len(data.incident), len(data.model_version)) > MAX_NAME:
         refused = Ignored(reason="too_large", kind=given.kind, id=data.id[:MAX_NAME], ref=given.ref)
         return Absorbed(ignored=(refused,))
