@@ -17,6 +17,7 @@ from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
 from regate.detectors.label_join import Join
+from regate.detectors.notices import Notices
 from regate.detectors.observe import NO_TIME
 from regate.detectors.outcomes import sample_shift
 from regate.detectors.profile import Profile
@@ -42,6 +43,7 @@ class Shard:
     models: dict[ModelKey, Model] = field(default_factory=dict)
     open_cell: int = NO_TIME  # cells before it are closed
     silence: Silence = field(default_factory=Silence)
+    notices: Notices = field(default_factory=Notices)
 
     def configure(self, key: ModelKey, profile: Profile | None, config: ModelConfig | None) -> None:
         """Put a profile in force. Charts whose digest is unchanged keep their state, open incidents survive."""
@@ -77,6 +79,7 @@ class Shard:
                 self.silence.heard(part.key, frame.source, part.fragments.last_arrival_us // 1000)
         source.watermark_us = max(source.watermark_us, frame.watermark_us)
         source.idle = frame.idle
+        self.notices.waiting.extend(frame.notices)
         self.silence.alive(frame.source, frame.tick_ms)
 
     def watermark_us(self) -> int:
@@ -103,7 +106,9 @@ class Shard:
             config = configs.get(key)
             gap = 0 if model.watch is None else model.watch.profile.gap_us
             expected[key] = expected_gap_ms(gap, None if config is None else config.detection.silence_after_seconds)
-        return self.silence.check(now_ms, expected)
+        keys = sorted(self.models, key=str)
+        told = self.notices.check(now_ms, keys, self.silence.ticks)
+        return told + self.silence.check(now_ms, expected)
 
 
 def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:

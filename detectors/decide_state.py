@@ -24,6 +24,7 @@ from regate.detectors.finding import Finding
 from regate.detectors.history import NUMBER
 from regate.detectors.incidents import Incident
 from regate.detectors.label_join import VALUE, Join, Segment
+from regate.detectors.notices import Notice
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
 from regate.detectors.silence import Rhythm
@@ -43,6 +44,11 @@ def dump(shard: Shard) -> dict[str, bytes]:
     # One each: the rhythms of a thousand silent models are more than a chunk holds.
     for key, rhythm in shard.silence.models.items():
         chunks[f"{PREFIX}{key}/rhythm"] = pack(_rhythm_meta(key, rhythm), {})
+    stand: dict[str, list[Any]] = {}
+    for (kind, source, name), first in shard.notices.open.items():
+        stand.setdefault(name, []).append([kind, source, _finding(first)])
+    for name, listed in stand.items():
+        chunks[f"{PREFIX}{name}/notices"] = pack({"name": name, "open": listed}, {})
     return chunks
 
 
@@ -67,6 +73,9 @@ def load(
         if name.endswith("/rhythm"):
             said = None if meta["open"] is None else Finding.model_validate(meta["open"])
             shard.silence.models[ModelKey(**meta["key"])] = Rhythm(meta["last_ms"], meta["sources"], said)
+        if name.endswith("/notices"):
+            for kind, source, told in meta["open"]:
+                shard.notices.open[kind, source, meta["name"]] = Finding.model_validate(told)
         if not name.endswith("/model"):
             continue
         key = ModelKey(**meta["key"])
@@ -83,6 +92,7 @@ def _shard_meta(shard: Shard) -> dict[str, Any]:
         "ticks": shard.silence.ticks,
         "started_ms": shard.silence.started_ms,
         "checked_ms": shard.silence.checked_ms,
+        "waiting": [asdict(notice) for notice in shard.notices.waiting],
     }
 
 
@@ -100,6 +110,7 @@ def _restore_shard(shard: Shard, meta: dict[str, Any]) -> None:
     shard.sources = {name: Source(*values) for name, values in meta["sources"].items()}
     shard.silence.ticks = meta["ticks"]
     shard.silence.started_ms, shard.silence.checked_ms = meta["started_ms"], meta["checked_ms"]
+    shard.notices.waiting = [Notice(**{**said, "models": tuple(said["models"])}) for said in meta.get("waiting", ())]
     for key, last_ms, sources, opened in meta.get("rhythms", ()):  # where snapshots had them before `rhythm`
         said = None if opened is None else Finding.model_validate(opened)
         shard.silence.models[ModelKey(**key)] = Rhythm(last_ms, sources, said)

@@ -19,7 +19,7 @@ from regate.config.policy import Policy
 from regate.daemon.gate import commands, machine, queue, runs, triggers
 from regate.daemon.gate.events import Build, GateDecision, GateState, Ignored
 from regate.daemon.gate.state import ModelDocument, PolicyDocument, Scope, Shard
-from regate.daemon.gate.turn import Given, Removed, TickSeen, Turn
+from regate.daemon.gate.turn import GapSeen, Given, Removed, TickSeen, Turn
 from regate.daemon.gate.view import gate_state
 from regate.daemon.wire.internal import Ack, Clock, Command, Control, Heartbeat
 from regate.detectors.finding import Finding
@@ -99,6 +99,8 @@ def absorb(shard: Shard, given: Given) -> Absorbed:
     data = given.data
     if isinstance(data, TickSeen):
         return _absorb_tick(shard, data)
+    if isinstance(data, GapSeen):
+        return Absorbed(scopes=tuple(sorted(shard.scopes)))
     if isinstance(data, Heartbeat):
         last = shard.sources.get(data.source)
         # A clock that runs ahead must not vouch for the time after its last word: what has arrived was said by now.
@@ -222,6 +224,8 @@ def meet(shard: Shard, name: str, given: Given, build: Build, model_before: Mode
         triggers.on_first_sight(turn)
     if isinstance(data, TickSeen):
         _on_tick(turn)
+    elif isinstance(data, GapSeen):
+        triggers.on_gap(turn, data)
     elif isinstance(data, Finding):
         triggers.on_finding(turn, data)
     elif isinstance(data, RunResult):

@@ -8,7 +8,7 @@ from regate.daemon.gate import machine, queue
 from regate.daemon.gate.events import Reason, Trigger, TriggerKind
 from regate.daemon.gate.lease import baseline_until_ms
 from regate.daemon.gate.state import INCIDENTS_KEPT, Incident, ModelDocument, Role, Scope, Subject
-from regate.daemon.gate.turn import Turn
+from regate.daemon.gate.turn import GapSeen, Turn
 from regate.daemon.gate.verdict import judge_finding
 from regate.daemon.wire.cloudevents import rfc3339
 from regate.daemon.wire.internal import Ack, Clock
@@ -211,6 +211,20 @@ def on_first_sight(turn: Turn) -> None:
         subject=None,
         cause="absence",
     )
+
+
+def on_gap(turn: Turn, gap: GapSeen) -> None:
+    """Hold: findings, runs or commands are gone, and nobody knows what they said."""
+    trigger = turn.trigger("staleness", turn.given.ref)
+    machine.raise_to(
+        turn,
+        "hold",
+        reasons=(Reason(code="input_gap", message=gap.text[:500]),),
+        trigger=trigger,
+        subject=turn.scope.subject,
+        cause="absence",
+    )
+    queue.enqueue(turn, queue.main_role(turn.scope), trigger, queue.COMMANDED_SEVERITY, urgent=True)
 
 
 def on_recovered(turn: Turn) -> None:

@@ -33,7 +33,7 @@ from regate.daemon.gate.state import DEFAULT_POLICY, Scope, Shard, Subject
 from regate.daemon.wire.cloudevents import rfc3339
 
 Kind = Literal[
-    "tick", "finding", "run-result", "command", "ack", "heartbeat", "clock", "control", "control-removed", "recovery"
+    "tick", "finding", "run-result", "command", "ack", "heartbeat", "clock", "control", "control-removed", "gap"
 ]
 
 
@@ -41,6 +41,12 @@ class TickSeen(BaseModel):
     """A tick, as an input of the core."""
 
     now_ms: int
+
+
+class GapSeen(BaseModel):
+    """A stretch of this shard's own inputs that nobody can read any more, in a sentence."""
+
+    text: str
 
 
 class Removed(BaseModel):
