@@ -73,6 +73,7 @@ class Partition:
     watermark_us: int = NO_TIME  # largest event time less the allowed lateness
     seen: dict[ModelKey, Seen] = field(default_factory=dict)
     last_seen_ms: dict[str, int] = field(default_factory=dict)  # placement -> newest arrival
+    versions_ms: dict[str, int] = field(default_factory=dict)  # model key -> newest arrival
     counters: dict[str, int] = field(default_factory=dict)
 
 
@@ -148,6 +149,8 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
     placement = rows.key.placement
     newest_ms = int(rows.arrival_us.max()) // 1000
     state.last_seen_ms[placement] = max(newest_ms, state.last_seen_ms.get(placement, newest_ms))
+    version = str(rows.key)
+    state.versions_ms[version] = max(newest_ms, state.versions_ms.get(version, newest_ms))
     return found, max(watermark_us, times.watermark_us)
 
 

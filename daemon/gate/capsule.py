@@ -53,7 +53,8 @@ def _model(document: ModelDocument | None) -> dict[str, Any] | None:
 
 def _beat(beat: Heartbeat, placement: str) -> dict[str, Any]:
     carried = (placement,) if placement in beat.models else ()
-    return beat.model_copy(update={"models": carried}).model_dump(mode="json")
+    versions = {name: at for name, at in beat.versions.items() if name.startswith(f"{placement}/")}
+    return beat.model_copy(update={"models": carried, "versions": versions}).model_dump(mode="json")
 
 
 def write(shard: Shard, decided: Decided) -> bytes:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from regate.config.canonical import digest
 from regate.config.model import ModelConfig
 from regate.config.policy import Policy
-from regate.daemon.gate import commands, machine, queue, runs, triggers
+from regate.daemon.gate import commands, machine, queue, remedy, runs, triggers
 from regate.daemon.gate.events import Build, GateDecision, GateState, Ignored
 from regate.daemon.gate.state import ModelDocument, PolicyDocument, Scope, Shard
 from regate.daemon.gate.turn import GapSeen, Given, Removed, TickSeen, Turn
@@ -257,6 +257,7 @@ def _on_tick(turn: Turn) -> None:
     runs.on_deadline(turn)
     machine.end_override(turn)
     machine.expire(turn)
+    remedy.advance(turn)
     machine.renew(turn)
     machine.act_deferred(turn)
     machine.try_clear(turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regate.config.model import Target
 from regate.config.policy import rank
-from regate.daemon.gate import machine, queue
+from regate.daemon.gate import machine, queue, remedy
 from regate.daemon.gate.events import Reason, Trigger, TriggerKind
 from regate.daemon.gate.lease import baseline_until_ms
 from regate.daemon.gate.state import INCIDENTS_KEPT, Incident, ModelDocument, Role, Scope, Subject
@@ -125,8 +125,10 @@ def on_ack(turn: Turn, ack: Ack) -> None:
             trigger=turn.trigger("manual", ack.decision_id),
             subject=scope.serving,
         )
-        turn.set(roll_back_decision="")
+        failed = scope.remedy and scope.remedy.model_copy(update={"stage": "failed"})
+        turn.set(roll_back_decision="", remedy=failed)
     elif ack.state == "applied" and scope.baseline is not None:
+        remedy.applied(turn)
         _applied(turn)
 
 

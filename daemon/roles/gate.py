@@ -118,7 +118,8 @@ class GateCore:
         if isinstance(data, Heartbeat):
             # Heartbeats go to every shard; each keeps only the models that it decides on.
             own = tuple(name for name in data.models if self._owner(name) == number)
-            data = data.model_copy(update={"models": own})
+            versions = {name: at for name, at in data.versions.items() if name.rsplit("/", 1)[0] in own}
+            data = data.model_copy(update={"models": own, "versions": versions})
         return Given(kind, ref, data)
 
     def _owner(self, placement: str) -> int:

@@ -204,7 +204,7 @@ class ObserveCore:
         if state.position == _UNKNOWN and state.quiet_since_ms:
             position = state.end  # nothing came although there is an end: retention has emptied the partition
         caught_up = position >= state.end
-        seen = state.partition.last_seen_ms
+        seen, versions = state.partition.last_seen_ms, state.partition.versions_ms
         beat = Heartbeat(
             source=state.shard,
             now_ms=tick.now_ms,
@@ -214,6 +214,7 @@ class ObserveCore:
             watermark_us=max(state.partition.watermark_us, 0) if state.partition.watermark_us != NO_TIME else 0,
             idle=idle,
             models=tuple(sorted(name for name, at in seen.items() if tick.now_ms - at <= MODELS_MS)),
+            versions={name: at for name, at in sorted(versions.items()) if tick.now_ms - at <= MODELS_MS},
         )
         event_id = content_id("heartbeat", state.shard, tick.now_ms)
         value, headers = encode_event("heartbeat", event_id, state.shard, tick.now_ms, beat)

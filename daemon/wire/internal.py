@@ -22,6 +22,7 @@ class Heartbeat(BaseModel):
     watermark_us: int  # event time up to which this shard's cells are complete
     idle: bool = False  # proven empty for 30 s: left out of the minimum
     models: tuple[str, ...] = ()  # placements (tenant/model) seen in the last hour on this shard
+    versions: dict[str, int] = {}  # tenant/model/deployment@version -> its newest arrival, of the last hour
 
 
 class Clock(BaseModel):
