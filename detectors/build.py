@@ -13,7 +13,8 @@ from regate.detectors.accumulate import stratum_of
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
-from regate.detectors.columns import Column, IntArray, ModelKey, Slice
+from regate.detectors.columns import Column, ModelKey, Slice
+from regate.detectors.gaps import gap_table
 from regate.detectors.layout import RARE_BELOW, STRATA_COUNT, Layout
 from regate.detectors.marks import COHORT_BITS, Cohorts, OutcomeShape
 from regate.detectors.outcomes import reference_outcomes
@@ -29,7 +30,6 @@ Progress = Callable[[str, float], None]
 DAY_US = 86_400_000_000
 # Fewer rows than this cannot be halved and still show dependence over a block.
 MIN_ROWS = 200
-GAP_QUANTILE = 0.9999
 # Of one attribute: groups beyond the largest are too small to say anything about.
 MAX_COHORTS = 16
 
@@ -89,7 +89,7 @@ def build_profile(
         block_rows=block_rows,
         events_per_second=rate,
         budget_events=traffic,
-        gap_us=_gap(reference.event_time_us),
+        gaps_us=gap_table(reference.event_time_us, config.time_zone),
         error_cutoff=error_cutoff,
         dropped=dropped,
         notes=_unwatched_features(config),
@@ -157,13 +157,6 @@ def _chosen(found: list[Candidate], most: int) -> tuple[list[Candidate], tuple[s
         [candidate for index, candidate in enumerate(found) if index in keep],
         tuple(candidate.spec.name for index, candidate in enumerate(found) if index not in keep),
     )
-
-
-def _gap(event_time_us: IntArray) -> int:
-    if event_time_us.size < 2:
-        return 0
-    gaps = np.diff(np.sort(event_time_us))
-    return int(np.quantile(gaps, GAP_QUANTILE, method="higher"))
 
 
 def _unwatched_features(config: ModelConfig) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
+from regate.detectors.gaps import longest_gap_us
 from regate.detectors.label_join import Join
 from regate.detectors.notices import Notices
 from regate.detectors.observe import NO_TIME
@@ -103,8 +104,12 @@ class Shard:
         """Take wall time; return what became silent or came back."""
         expected = {}
         for key, model in self.models.items():
-            config = configs.get(key)
-            gap = 0 if model.watch is None else model.watch.profile.gap_us
+            config, rhythm = configs.get(key), self.silence.models.get(key)
+            gap = 0
+            if model.watch is not None and rhythm is not None:
+                profile = model.watch.profile
+                since_us = min(rhythm.last_ms, now_ms) * 1000
+                gap = longest_gap_us(profile.gaps_us, since_us, now_ms * 1000, profile.layout.time_zone)
             expected[key] = expected_gap_ms(gap, None if config is None else config.detection.silence_after_seconds)
         keys = sorted(self.models, key=str)
         told = self.notices.check(now_ms, keys, self.silence.ticks)

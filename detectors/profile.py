@@ -57,7 +57,7 @@ class Profile:
     block_rows: int = 64
     events_per_second: float | None = None
     budget_events: float | None = None  # the profile's traffic in events a period, when it is known
-    gap_us: int = 0  # .9999 quantile of the gap between events; 0 when the reference has no times
+    gaps_us: tuple[int, ...] = ()  # longest normal gap by hour of the week; empty when the reference has no times
     error_cutoff: float | None = None  # regression: an outcome is wrong when |error| exceeds this
     dropped: tuple[str, ...] = ()  # charts beyond max_charts
     river: tuple[RiverSpec, ...] = ()

@@ -27,7 +27,7 @@ _PLAIN = (
     "block_rows",
     "events_per_second",
     "budget_events",
-    "gap_us",
+    "gaps_us",
     "error_cutoff",
     "dropped",
     "notes",
