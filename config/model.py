@@ -107,6 +107,15 @@ class RiverDetector(Strict):
     trusted: bool = False  # its alarms are findings although its false alarms exceed its share of the budget
 
 
+class Service(Strict):
+    """What is promised to whoever asks the model; without a number nothing is promised."""
+
+    timeout_ms: float | None = Field(default=None, gt=0)  # a slower answer counts as none
+    error_objective_ratio: float | None = Field(default=None, gt=0, lt=1)  # errors that may happen, of all events
+    latency_objective_ms: float | None = Field(default=None, gt=0)
+    latency_objective_ratio: float = Field(default=0.01, gt=0, lt=1)  # answers that may be slower than that
+
+
 class Detection(Strict):
     """The one number that the operator sets, and the few that follow."""
 
@@ -121,6 +130,7 @@ class Detection(Strict):
     events_per_second: float | None = None  # None: from the first hour watched
     open_predictions: int = Field(default=1_000_000, ge=1)
     calibrate_seconds: float = Field(default=60.0, gt=0)
+    service: Service = Service()
     river: tuple[RiverDetector, ...] = Field(default=(), max_length=64)
     silence_after_seconds: float | None = None  # None: from the profile's gaps
 

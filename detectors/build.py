@@ -24,6 +24,7 @@ from regate.detectors.registry import candidates, sections
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.river_rates import river_specs
 from regate.detectors.sections import placed
+from regate.detectors.service import objectives
 
 Progress = Callable[[str, float], None]
 
@@ -92,6 +93,7 @@ def build_profile(
         gaps_us=gap_table(reference.event_time_us, config.time_zone),
         error_cutoff=error_cutoff,
         dropped=dropped,
+        objectives=objectives(config.detection.service, sample.layout),
         notes=_unwatched_features(config),
     )
     return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))

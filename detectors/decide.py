@@ -138,6 +138,10 @@ def _capacity(config: ModelConfig | None) -> int:
 def inherit(watch: Watch, before: Watch) -> None:
     """Carry over incidents, counts and the state of every chart whose digest is unchanged; the others start anew."""
     watch.incidents, watch.opened, watch.events = before.incidents, before.opened, before.events
+    burning = {one.objective.name: one for one in before.burns}
+    for burn in watch.burns:
+        if old := burning.get(burn.objective.name):
+            burn.bad, burn.all, burn.bucket, burn.since, burn.open = old.bad, old.all, old.bucket, old.since, old.open
     rings = {one.spec.digest: one for one in before.advisers}
     for one in watch.advisers:
         if one.spec.digest in rings:

@@ -232,6 +232,10 @@ def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
         arrays["sizes"] = sizes[start:stop]
         yield f"charts/{number:06}", {"digests": [chart.digest for chart in watch.bank.charts[start:stop]]}, arrays
         start, number = stop, number + 1
+    for number, burn in enumerate(watch.burns):
+        opened = None if burn.open is None else _finding(burn.open)
+        about = {"name": burn.objective.name, "bucket": burn.bucket, "since": burn.since, "open": opened}
+        yield f"burns/{number:06}", about, {"bad": burn.bad, "all": burn.all}
     for number, one in enumerate(watch.advisers):
         yield f"advisers/{number:06}", {"digest": one.spec.digest}, {"ring": np.array(one.ring, dtype=np.float64)}
     blocks = watch.history.since(0)
@@ -313,6 +317,12 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
             kept[digest] = {name: table[name][points] for name in POINT_FIELDS} | {
                 name: table[name][index : index + 1] for name in CHART_FIELDS
             }
+    for about, table in _named(own, "burns/"):
+        for burn in watch.burns:
+            if burn.objective.name == about["name"]:
+                burn.bad, burn.all, burn.bucket = table["bad"].copy(), table["all"].copy(), about["bucket"]
+                burn.since = about["since"]
+                burn.open = None if about["open"] is None else Finding.model_validate(about["open"])
     rings = {about["digest"]: table["ring"].tolist() for about, table in _named(own, "advisers/")}
     for digest, alarms in meta.get("advisers", ()):  # snapshots of before had none
         for one in watch.advisers:

@@ -23,6 +23,11 @@ MEAN_SHARE, SCALE_SHARE, MISSING_SHARE = 1.0, 0.5, 0.25
 
 def sections(plan: Plan) -> Own:
     """Return one section a watched numeric, categorical or boolean feature."""
+    return Own(feature_sections(plan))
+
+
+def feature_sections(plan: Plan) -> list[Section]:
+    """Return the sections of the features, in the order of the configuration."""
     found: list[Section] = []
     for name, feature in plan.config.features.items():
         if not feature.watch or feature.type in {"text", "vector"}:
@@ -33,7 +38,7 @@ def sections(plan: Plan) -> Own:
             continue
         values = getattr(column, "values", np.full(plan.rows.n, np.nan))
         found.append(NumericSpec(name, 0, tuple(build_table(values[plan.stratum == which]) for which in plan.strata)))
-    return Own(found)
+    return found
 
 
 def features(reference: Reference) -> Iterable[NumericSpec | CategoricalSpec]:

@@ -25,6 +25,8 @@ NEAR_BLOCKS = 5
 # This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
 # off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
 MOVED_DEVIATIONS = 3.0
+# What comes into a model; correlations, answers and mixes follow from it.
+CAUSES = frozenset({"feature_drift", "data_quality"})
 # Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
 # standing change comes and goes; without the second half one change became eleven findings.
 QUIET_LOG10 = -1.0
@@ -50,9 +52,13 @@ class Incident:
         return self.onset_block - blocks <= onset_block <= self.opened_block + blocks
 
     def moved_since(self, explanation: Explanation, chart: int, blocks: int) -> bool:
-        """Return whether a chart that this or a later opening restarted has been off, the same way, ever since."""
-        restarted = int(explanation.start_block[chart]) >= self.opened_block - blocks
-        return restarted and bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        """Return whether a chart that this or a later opening restarted has been off, the same way, ever since.
+
+        An excursion that begins where the chart was restarted began before: there is nothing in between to judge by.
+        """
+        start = int(explanation.start_block[chart])
+        at_once = int(explanation.onset_block[chart]) - start <= blocks
+        return start >= self.opened_block - blocks and (at_once or bool(explanation.before[chart] >= MOVED_DEVIATIONS))
 
 
 @dataclass(frozen=True, slots=True)

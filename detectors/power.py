@@ -82,7 +82,7 @@ def _sizes(chart: ChartSpec, rate: float) -> FloatArray:
 def _expected(chart: ChartSpec, rate: float, size: float) -> float:
     """Return the expected s of one trial after a change of ``size``."""
     if chart.form == "mean":
-        return size * UNIT
+        return rate + size * UNIT
     if chart.form == "scale":
         return size * size * UNIT
     return float(expit(logit(rate) + size))

@@ -9,6 +9,7 @@ import numpy as np
 
 from regate.config.canonical import digest_bytes
 from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
+from regate.detectors.burn import Objective
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
@@ -61,6 +62,7 @@ class Profile:
     error_cutoff: float | None = None  # regression: an outcome is wrong when |error| exceeds this
     dropped: tuple[str, ...] = ()  # charts beyond max_charts
     river: tuple[RiverSpec, ...] = ()
+    objectives: tuple[Objective, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from regate.config.model import Family as FamilyName
-from regate.detectors import feature_drift, performance
+from regate.detectors import feature_drift, multivariate_drift, output_drift, performance, service
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
 from regate.detectors.sections import CategoricalSpec, FlagSpec, NumericSpec, Section
 
@@ -27,9 +27,11 @@ class Family(Protocol):
         """Return the charts that the family proposes."""
 
 
-FAMILIES: tuple[Family, ...] = (feature_drift, performance)
+FAMILIES: tuple[Family, ...] = (feature_drift, multivariate_drift, output_drift, service, performance)
 
-SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in (NumericSpec, CategoricalSpec, FlagSpec)}
+SECTIONS: dict[str, type[Section]] = {
+    kind.type: kind for kind in (NumericSpec, CategoricalSpec, FlagSpec, multivariate_drift.CrossSpec)
+}
 
 
 def sections(plan: Plan) -> Own:

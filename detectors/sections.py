@@ -7,9 +7,9 @@ names it in `regate.detectors.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,14 @@ class Section(Protocol):
     @classmethod
     def unpack(cls, meta: Mapping[str, Any], arrays: Arrays) -> Section:
         """Return the section that `pack` described."""
+
+
+@runtime_checkable
+class Linked(Protocol):
+    """A section that uses what stands in others."""
+
+    def linked(self, sections: Sequence[Section]) -> Section:
+        """Return the section with what it uses of the others."""
 
 
 S = TypeVar("S", bound=Section)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from regate.detectors.burn import Burn, burns
 from regate.detectors.cells import Block
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState, Explanation, StepResult
 from regate.detectors.clocks import Clock, EventClock, RowClock
@@ -16,6 +17,7 @@ from regate.detectors.columns import BoolArray, FloatArray, IntArray
 from regate.detectors.finding import Finding
 from regate.detectors.history import History
 from regate.detectors.incidents import (
+    CAUSES,
     JOIN_LOG10,
     MOVED_DEVIATIONS,
     QUIET_EVENTS,
@@ -55,6 +57,7 @@ class Watch:
     history: History = field(init=False)
     incidents: list[Incident] = field(default_factory=list)
     advisers: list[Adviser] = field(init=False)
+    burns: list[Burn] = field(init=False)
     opened: int = 0  # incidents ever opened
     events: int = 0
     _index: dict[str, int] = field(init=False)
@@ -65,6 +68,8 @@ class Watch:
         self.bank = Bank(self.profile)
         self.state = self.bank.start()
         self.history = History(self.profile.layout.width)
+        # Windows of event time mean nothing where cells are counted off in rows.
+        self.burns = [] if isinstance(self.clock, RowClock) else burns(self.profile.objectives)
         self.advisers = [Adviser(spec) for spec in self.profile.river]
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
@@ -122,9 +127,10 @@ class Watch:
         )
         self.state = result.state
         self.history.add(block, self.state.blocks, delta)
+        burnt = [finding for one in self.burns for finding in one.step(block, self.profile.key)]
         alarmed = [one for one in self.advisers if one.step(block.stats, block.stratum)]
         if result.total < threshold and not self.incidents and not alarmed:
-            return []
+            return burnt
         moment = Moment(
             key=self.profile.key,
             profile_digest=self.profile.digest,
@@ -138,8 +144,8 @@ class Watch:
             historical=2 * block.historical >= max(block.events, 1),
         )
         if self.on_finding == "restart":
-            return self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment)
-        findings = self._follow(result, moment, block.events) if self.incidents else []
+            return burnt + (self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment))
+        findings = burnt + self._follow(result, moment, block.events)
         findings.extend(self._decide(moment, delta))
         findings.extend(self._advise(alarmed, moment))
         return findings
@@ -267,11 +273,19 @@ class Watch:
         kind = np.array([chart.kind == self.bank.charts[lead].kind for chart in self.bank.charts])
         members = strong & self._active & kind & overlapping(explanation, lead, self.state.blocks, self._near)
         members[lead] = True
+        lead = self._cause(lead, members, explanation)
         incident = open_incident(self.bank, explanation, lead, members, moment, self._when(explanation, lead))
         self.incidents.append(incident)
         self.opened += 1
         self._active &= ~members
         return incident.finding
+
+    def _cause(self, lead: int, members: BoolArray, explanation: Explanation) -> int:
+        """Return the chart that names the incident: where a feature is in it, what follows from it does not."""
+        if self.bank.charts[lead].family in CAUSES:
+            return lead
+        causes = [index for index in np.flatnonzero(members) if self.bank.charts[index].family in CAUSES]
+        return int(max(causes, key=lambda index: explanation.log_r[index])) if causes else lead
 
     def _join(self, chart: int, explanation: Explanation) -> bool:
         spec = self.bank.charts[chart]
