@@ -129,6 +129,7 @@ class Detection(Strict):
     max_event_age_seconds: float = Field(default=3600.0, gt=0)
     events_per_second: float | None = None  # None: from the first hour watched
     open_predictions: int = Field(default=1_000_000, ge=1)
+    label_delay_seconds: float | None = Field(default=None, ge=0)  # None: from when the reference's labels came
     calibrate_seconds: float = Field(default=60.0, gt=0)
     service: Service = Service()
     river: tuple[RiverDetector, ...] = Field(default=(), max_length=64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -17,13 +18,14 @@ from regate.config.errors import ConfigError
 from regate.daemon.files.table import Table
 from regate.detectors.build import build_profile
 from regate.detectors.cells import BLOCK_EVENTS, CELL_US
-from regate.detectors.clocks import EventClock, RowClock
-from regate.detectors.columns import Column, IntArray, Labels, Slice, cut_column
+from regate.detectors.clocks import EventClock, RowClock, row_cells
+from regate.detectors.columns import Categorical, Column, IntArray, Labels, Slice, cut_column
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
-from regate.detectors.marks import marks_of
+from regate.detectors.labelled import Delivery
+from regate.detectors.marks import MINUTE_CELLS, marks_of
 from regate.detectors.observe import Observed, Partition, Watched, cell_fragments, observe, watched
 from regate.detectors.outcomes import (
     NO_VALUE,
@@ -56,7 +58,7 @@ class Options:
     seed: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class Backtest:
     """One run: the profile of the first rows, and the findings of the rest as they are decided."""
 
@@ -65,6 +67,7 @@ class Backtest:
     profile: Profile = field(init=False)
     notes: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    estimate: dict[str, Any] | None = None  # whether the label-free estimate holds; None where there is none
 
     def build(self, progress: Progress | None = None) -> Profile:
         """Build the profile of the reference rows.
@@ -85,6 +88,7 @@ class Backtest:
             table.key,
             reference,
             self._labels(0, options.reference_rows),
+            delivery=self._delivery(),
             block_rows=BLOCK_EVENTS,
             budget_events=_budget(options),
             events_per_second=options.events_per_second,
@@ -108,6 +112,28 @@ class Backtest:
         labels = self.table.labels()
         return None if labels is None else cut_column(labels, slice(start, stop))
 
+    @cached_property
+    def _joined(self) -> bool:
+        """Return whether labels come apart from their predictions: late, or not at all for some."""
+        labels = self._labels(0, self.table.rows)
+        if labels is None:
+            return False
+        known = labels.codes >= 0 if isinstance(labels, Categorical) else ~np.isnan(labels.values)
+        return self.options.label_delay > 0 or not bool(known.all())
+
+    def _delivery(self) -> Delivery | None:
+        """Return how old the labels of the reference are when they come, in minutes; None where they come at once."""
+        options, delay = self.options, self.options.label_delay
+        if not self._joined:
+            return None
+        rows = np.arange(options.reference_rows)
+        if options.clock == "rows":
+            cells, later = row_cells(rows), row_cells(rows + delay)
+        else:
+            times = self.table.whole.event_time_us
+            cells, later = (times[np.minimum(rows + more, self.table.rows - 1)] // CELL_US for more in (0, delay))
+        return Delivery(age=(later // MINUTE_CELLS - cells // MINUTE_CELLS).astype(np.float64))
+
     def _by_rows(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
         first, rows = self.options.reference_rows, self.table.rows
         clock = RowClock(_budget(self.options) or DEFAULT_BUDGET, rows, offset=first)
@@ -117,7 +143,7 @@ class Backtest:
         for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
             piece = self.table.slice(start, stop)
-            cell = (np.arange(start, stop) - first) // BLOCK_EVENTS
+            cell = row_cells(np.arange(start, stop) - first)
             part = Observed(piece.key, cell_fragments(piece, self.profile, cell, layout=model.layout))
             if joins:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
@@ -130,7 +156,7 @@ class Backtest:
 
     def _predictions(self, piece: Slice, cell: IntArray) -> Predictions | None:
         value = predicted(piece, self.table.config.output)
-        if value is None or self.options.label_delay == 0:  # then each label carries its prediction
+        if value is None or not self._joined:  # then each label carries its prediction
             return None
         known = value != NO_VALUE
         mark = marks_of(piece, self.profile.layout.shape, cell)
@@ -145,13 +171,13 @@ class Backtest:
             return None
         piece = self.table.slice(low, high)
         value = values_of(labels, self.table.config.output)
-        own = predicted(piece, self.table.config.output) if delay == 0 else None
+        own = None if self._joined else predicted(piece, self.table.config.output)
         if own is None:
             own = np.zeros(piece.n, dtype=np.uint64)
-        cell = (np.arange(low, high) + delay - first) // BLOCK_EVENTS
+        cell = row_cells(np.arange(low, high) + delay - first)
         mark = marks_of(piece, self.profile.layout.shape, cell)
         times = self.table.slice(low + delay, high + delay).event_time_us
-        known = (value != NO_VALUE) & ((own != NO_VALUE) | (delay > 0))
+        known = (value != NO_VALUE) & ((own != NO_VALUE) | self._joined)
         stratum = self.profile.stratum(times).astype(np.int64)
         return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known], mark[known])
 
@@ -202,13 +228,25 @@ class Backtest:
             event_time_us=later.event_time_us,
             arrival_us=later.arrival_us,
             label=labels,
-            prediction=piece.prediction if delay == 0 else None,
+            prediction=None if self._joined else piece.prediction,
         )
 
     def _count(self, model: Model) -> None:
         self.counters.update({name: number for name, number in model.counters.items() if number})
         if model.join is not None:
             self.counters.update(model.join.counters)
+        if model.watch is not None and model.watch.examiner.chart is not None:
+            state = model.watch.validity
+            since = None if state.valid else self._row(state.since)
+            self.estimate = {"valid": state.valid, "reason": state.reason, "since_row": since}
+
+    def _row(self, mark: int) -> int:
+        """Return the row of a mark of the clock in use."""
+        if self.options.clock == "rows":
+            return mark
+        first = self.options.reference_rows
+        reached = np.maximum.accumulate(self.table.whole.event_time_us[first:])
+        return first + min(int(np.searchsorted(reached, mark, side="left")), len(reached) - 1)
 
 
 DEFAULT_BUDGET = 1_000_000.0

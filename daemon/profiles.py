@@ -31,12 +31,14 @@ from regate.detectors.columns import (
     Slice,
     cut_column,
 )
+from regate.detectors.labelled import Delivery, usual_delay
 from regate.detectors.profile import Profile
 
 Progress = Callable[[str, float], None]
 
 # Records read from the bus at once: bounds memory while decoding.
 CHUNK = 20_000
+MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ def from_topic(
     rate = request.events_per_second or config.detection.events_per_second
     if rate is None and request.budget_events is None:
         rate = measured_rate(reference.event_time_us)
-    outcome = outcome_column(reference, [part for part in labels if _is_of(part.key, config, any_version=True)])
-    profile = _build(config, reference, outcome, replace(request, events_per_second=rate), tell)
+    own = [part for part in labels if _is_of(part.key, config, any_version=True)]
+    outcome, delivery = outcome_column(reference, own, config)
+    profile = _build(config, reference, outcome, replace(request, events_per_second=rate), tell, delivery)
     return replace(profile, notes=(*profile.notes, *notes))
 
 
@@ -115,12 +118,20 @@ def _clean(rows: Slice, quarantine: Mapping[str, Story]) -> tuple[Slice, list[st
     return rows.some(~inside) if notes else rows, notes
 
 
-def _build(config: ModelConfig, rows: Slice, labels: Column | None, request: Request, tell: Progress) -> Profile:
+def _build(
+    config: ModelConfig,
+    rows: Slice,
+    labels: Column | None,
+    request: Request,
+    tell: Progress,
+    delivery: Delivery | None = None,
+) -> Profile:
     return build_profile(
         config,
         rows.key,
         rows,
         labels,
+        delivery=delivery,
         budget_events=request.budget_events,
         events_per_second=request.events_per_second,
         calibrate_seconds=request.calibrate_seconds,
@@ -228,20 +239,40 @@ def _stacked(columns: Sequence[tuple[Column | None, int]], order: IntArray) -> C
     return Categorical(np.concatenate(codes)[order], tuple(place))
 
 
-def outcome_column(rows: Slice, labels: Sequence[Labels]) -> Column | None:
-    """Return the first label of each row, by event id; None when no label is of these rows."""
+def outcome_column(rows: Slice, labels: Sequence[Labels], config: ModelConfig) -> tuple[Column | None, Delivery | None]:
+    """Return the first label of each row by event id, and how labels came; nothing when no label is of these rows."""
     if not labels:
-        return None
+        return None, None
     ids = np.concatenate([part.event_id for part in labels])
     times = np.concatenate([part.event_time_us for part in labels])
+    arrivals = np.concatenate([part.arrival_us for part in labels])
     column = _stacked([(part.label, part.n) for part in labels], np.arange(ids.size))
     by_time = np.argsort(times, kind="stable")
-    known, first = np.unique(ids[by_time], return_index=True)
-    at = np.searchsorted(known, rows.event_id)
-    found = known[np.minimum(at, known.size - 1)] == rows.event_id
+    known, first, which = np.unique(ids[by_time], return_index=True, return_inverse=True)
+    at = np.minimum(np.searchsorted(known, rows.event_id), known.size - 1)
+    found = known[at] == rows.event_id
     if not found.any():
-        return None
-    source = by_time[first[np.minimum(at, known.size - 1)]]
+        return None, None
+    source = by_time[first[at]]
+    values = _codes(column)[by_time]
+    against = np.zeros(known.size, dtype=np.bool_)
+    against[which[values != values[first][which]]] = True
+    # As in observe: many producers stamp a label with the time of its prediction, and then its arrival counts.
+    stale = (arrivals - times)[source] > config.detection.allowed_lateness_seconds * 1e6
+    made = np.where(stale, rows.arrival_us, rows.event_time_us) // MINUTE_US
+    age = np.maximum(np.where(stale, arrivals[source], times[source]) // MINUTE_US - made, 0)
+    delivery = Delivery(np.where(found, age, np.nan), found & against[at])
+    delay = usual_delay(delivery, config.detection.label_delay_seconds)
+    last = int(max(times.max(), arrivals.max())) // MINUTE_US
+    delivery = replace(delivery, mature=None if delay is None else made + delay <= last)
     if isinstance(column, Numeric):
-        return Numeric(np.where(found, column.values[source], np.nan))
-    return Categorical(np.where(found, column.codes[source], MISSING_CODE).astype(np.int32), column.categories)
+        return Numeric(np.where(found, column.values[source], np.nan)), delivery
+    codes = np.where(found, column.codes[source], MISSING_CODE).astype(np.int32)
+    return Categorical(codes, column.categories), delivery
+
+
+def _codes(column: Column) -> FloatArray:
+    """Return labels as numbers that can be compared: a missing one equals a missing one."""
+    if isinstance(column, Numeric):
+        return np.where(np.isnan(column.values), np.inf, column.values)
+    return column.codes.astype(np.float64)

@@ -15,6 +15,7 @@ from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
 from regate.detectors.columns import Column, ModelKey, Slice
 from regate.detectors.gaps import gap_table
+from regate.detectors.labelled import Delivery
 from regate.detectors.layout import RARE_BELOW, STRATA_COUNT, Layout
 from regate.detectors.marks import COHORT_BITS, Cohorts, OutcomeShape
 from regate.detectors.outcomes import reference_outcomes
@@ -41,6 +42,7 @@ def build_profile(
     reference: Slice,
     labels: Column | None = None,
     *,
+    delivery: Delivery | None = None,
     block_rows: int = 64,
     budget_events: float | None = None,
     events_per_second: float | None = None,
@@ -51,6 +53,7 @@ def build_profile(
     """Build the profile of one model version from its reference rows, oldest first.
 
     :param labels: the outcome of each row, missing where it is not known.
+    :param delivery: how those labels came, where that is known.
     :param budget_events: events in which one false alarm is nominal; overrides the traffic that
         ``events_per_second`` (or else the configuration) and the budget period give.
     :param calibrate_seconds: bounds the simulation, as an amount of work, so that the result does not
@@ -63,7 +66,7 @@ def build_profile(
         )
     tell = progress or _silent
     tell("tables", 0.0)
-    sample, error_cutoff = _reference(config, reference, labels)
+    sample, error_cutoff = _reference(config, reference, labels, delivery or Delivery())
     tell("margins", 0.1)
     chosen, dropped = _chosen(candidates(sample), config.detection.max_charts)
     if not any(candidate.spec.watchable for candidate in chosen):
@@ -122,16 +125,18 @@ def _per_period(events_per_second: float | None, period_us: int) -> float | None
     return None if events_per_second is None else events_per_second * period_us / 1e6
 
 
-def _reference(config: ModelConfig, rows: Slice, labels: Column | None) -> tuple[Reference, float | None]:
+def _reference(
+    config: ModelConfig, rows: Slice, labels: Column | None, delivery: Delivery
+) -> tuple[Reference, float | None]:
     """Return the reference with its layout, and above which error an outcome of a regression is wrong."""
     strata = config.detection.strata
     stratum = stratum_of(rows.event_time_us, strata, config.time_zone)
     outcomes, cutoff = reference_outcomes(rows, labels, config.output, _cohorts(config, rows))
-    own = sections(Plan(config, rows, stratum, range(STRATA_COUNT[strata]), outcomes))
+    own = sections(Plan(config, rows, stratum, range(STRATA_COUNT[strata]), outcomes, delivery))
     shape = OutcomeShape() if outcomes is None else outcomes.shape
     layout = Layout(placed(own.events, 1), strata, config.time_zone, shape=shape)
     layout = replace(layout, outcome_sections=placed(own.outcomes, layout.outcomes + 2))
-    return Reference(config, layout, rows, stratum, outcomes), cutoff
+    return Reference(config, layout, rows, stratum, outcomes, delivery), cutoff
 
 
 def _cohorts(config: ModelConfig, rows: Slice) -> Cohorts:

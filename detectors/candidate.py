@@ -11,6 +11,7 @@ from regate.config.canonical import digest, digest_bytes
 from regate.config.model import ModelConfig
 from regate.detectors.columns import BoolArray, FloatArray, Slice
 from regate.detectors.grids import Coefficients
+from regate.detectors.labelled import Delivery, facts, usual_delay
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
 from regate.detectors.numerics import LN_2
@@ -35,11 +36,17 @@ class Plan:
     stratum: StratumArray
     strata: range
     outcomes: Outcomes | None  # aligned with the rows; ``wrong`` is -1 where no label is known
+    delivery: Delivery = field(default_factory=Delivery)
+
+    @property
+    def delay(self) -> int | None:
+        """Return the minutes within which labels usually come, None where nobody says."""
+        return usual_delay(self.delivery, self.config.detection.label_delay_seconds)
 
     @cached_property
     def view(self) -> EventView:
         """Return the rows as sections see them."""
-        return event_view(self.rows, self.stratum)
+        return _with_facts(self.rows, self.stratum, self.outcomes, self.delivery, self.delay)
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,13 @@ class Reference:
     rows: Slice
     stratum: StratumArray
     outcomes: Outcomes | None
+    delivery: Delivery = field(default_factory=Delivery)
 
     @cached_property
     def events_view(self) -> EventView:
         """Return the telemetry as sections see it."""
-        return event_view(self.rows, self.stratum)
+        delay = usual_delay(self.delivery, self.config.detection.label_delay_seconds)
+        return _with_facts(self.rows, self.stratum, self.outcomes, self.delivery, delay)
 
     @cached_property
     def outcomes_view(self) -> OutcomeView | None:
@@ -98,6 +107,12 @@ class Reference:
     def strata(self) -> range:
         """Return the strata."""
         return range(self.layout.strata_count)
+
+
+def _with_facts(
+    rows: Slice, stratum: StratumArray, outcomes: Outcomes | None, delivery: Delivery, delay: int | None
+) -> EventView:
+    return event_view(rows, stratum, more=None if outcomes is None else facts(outcomes, delivery, delay))
 
 
 @dataclass(frozen=True)

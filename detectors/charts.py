@@ -92,6 +92,7 @@ class Bank:
         self._head = np.where(self.watchable[chart], 0.0, NOTHING)
         self._form = np.array([spec.form for spec in self.charts])
         self._margin = np.array([spec.margin for spec in self.charts], dtype=np.float64)
+        self._sd = np.array([spec.sd for spec in self.charts], dtype=np.float64)
         self._tau = np.array([spec.tau for spec in self.charts], dtype=np.float64)
         self._traffic = np.array(profile.calibration.log10_traffic, dtype=np.float64)
         self._log_h = np.array(profile.calibration.log10_threshold, dtype=np.float64)
@@ -202,7 +203,7 @@ class Bank:
         centre = state.sum_centre - state.base_centre[best]
         shift = (s - centre) / n
         effect = np.where(
-            self._form == "indicator",
+            (self._form == "indicator") | (self._form == "tilt"),
             shift,
             np.where(self._form == "mean", shift / UNIT, np.sqrt(np.maximum(s / n / UNIT, 0.0))),
         )
@@ -232,18 +233,28 @@ class Bank:
 
         :param tolerant: count only what is beyond the margin, which holds the error of the reference itself.
         """
-        at = np.maximum(n, 1).astype(np.float64)
+        tilt, mean = self._form == "tilt", self._form == "mean"
+        # Trials of a tilt are variances: what varies as much as so many units.
+        at = np.maximum(n, 1) / np.where(tilt, float(UNIT), 1.0)
         rate = centre / at
-        spread = np.where(self._form == "indicator", rate * (1.0 - rate), np.where(self._form == "mean", 1.0, 2.0))
+        square = self._sd * self._sd
+        spread = np.where(
+            self._form == "indicator", rate * (1.0 - rate), np.where(mean, square, np.where(tilt, 1.0, 2.0))
+        )
         unit = np.where(self._form == "indicator", 1.0, float(UNIT))
         # The reference expects z^2 = 1; for scale charts the stored centre is unused.
         expected = np.where(self._form == "scale", n * float(UNIT), centre)
         off = (s - expected) / at / unit
         if tolerant:
             # The margin is a shift in sigma, a log ratio of spreads, or a difference of logits.
-            slope = np.where(self._form == "mean", 1.0, spread)
+            slope = np.where(mean, self._sd, spread)
             off = np.sign(off) * np.maximum(np.abs(off) - self._margin * slope, 0.0)
         return np.where(n > 0, off / np.sqrt(np.maximum(spread * self._tau, 1e-300) / at), 0.0)
+
+    def trials(self, n: IntArray) -> FloatArray:
+        """Return how many trials counts of each chart stand for."""
+        of_one = np.where(self._form == "tilt", UNIT * self._sd * self._sd, 1.0)
+        return np.asarray(n / np.maximum(of_one, 1e-9))
 
     def restart(self, state: BankState, charts: BoolArray) -> BankState:
         """Return the state with R = 0 and a fresh onset for ``charts``."""

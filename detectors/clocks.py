@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from regate.detectors.cells import BLOCK_CELLS, BLOCK_EVENTS, CELL_US, Block
+from regate.detectors.columns import IntArray
 
 HOUR_US = 3_600_000_000
 DAY_HOURS = 24
@@ -39,10 +40,13 @@ class Clock(Protocol):
     def full_blocks(self) -> bool:
         """Tell whether blocks have about the events that thresholds are calibrated on."""
 
+    def cell(self, mark: int) -> int:
+        """Return the cell that a mark lies in."""
+
 
 @dataclass(slots=True)
 class RowClock:
-    """Rows in file order; a cell is one block of rows. Marks are row numbers."""
+    """Rows in file order. Marks are row numbers; a block of rows stands for a minute: cells are multiples of 60."""
 
     budget_events: float
     rows: int  # of the whole file: the last block may be shorter
@@ -50,11 +54,11 @@ class RowClock:
 
     def first(self, block: Block) -> int:
         """Return the row where the block begins."""
-        return self.offset + block.first * BLOCK_EVENTS
+        return self.offset + block.first // BLOCK_CELLS * BLOCK_EVENTS
 
     def last(self, block: Block) -> int:
         """Return the last row of the block."""
-        return min(self.offset + (block.last + 1) * BLOCK_EVENTS, self.rows) - 1
+        return min(self.offset + (block.last // BLOCK_CELLS + 1) * BLOCK_EVENTS, self.rows) - 1
 
     def note(self, block: Block) -> None:
         """Do nothing: the traffic is given."""
@@ -70,6 +74,20 @@ class RowClock:
     def full_blocks(self) -> bool:
         """Return True: blocks are counted off."""
         return True
+
+    def cell(self, mark: int) -> int:
+        """Return the cell of a row."""
+        return (mark - self.offset) // BLOCK_EVENTS * BLOCK_CELLS
+
+
+def row_cells(row: IntArray) -> IntArray:
+    """Return the cells of rows, counted from the first one watched: a block of rows stands for a minute.
+
+    >>> import numpy as np
+    >>> row_cells(np.array([63, 64, 130])).tolist()
+    [0, 60, 120]
+    """
+    return row // BLOCK_EVENTS * BLOCK_CELLS
 
 
 @dataclass(slots=True)
@@ -123,3 +141,7 @@ class EventClock:
         traffic = self.traffic()
         minute = BLOCK_CELLS * CELL_US / self.period_us
         return traffic is not None and traffic * minute >= FULL_SHARE * BLOCK_EVENTS
+
+    def cell(self, mark: int) -> int:
+        """Return the cell of a time."""
+        return mark // CELL_US

@@ -18,6 +18,7 @@ from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
 from regate.detectors.gaps import longest_gap_us
 from regate.detectors.label_join import Join
+from regate.detectors.maturing import Maturing
 from regate.detectors.notices import Notices
 from regate.detectors.observe import NO_TIME
 from regate.detectors.outcomes import sample_shift
@@ -124,6 +125,8 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         inherit(watch, before)
     if layout != model.layout:
         model.joiner = Joiner()  # integers of two layouts do not add up
+    if layout != model.layout or model.maturing is None:
+        model.maturing = Maturing(watch.profile.layout)
     model.layout, model.watch = layout, watch
     capacity = _capacity(config)
     if model.join is None:
@@ -148,6 +151,9 @@ def inherit(watch: Watch, before: Watch) -> None:
             one.restore(rings[one.spec.digest].ring, rings[one.spec.digest].alarms)
     kept = {chart.digest: index for index, chart in enumerate(before.bank.charts)}
     watch.adopt({digest: before.chart_state(index) for digest, index in kept.items()}, before.state.blocks)
+    estimate = watch.examiner.chart
+    if estimate is not None and watch.bank.charts[estimate].digest in kept:
+        watch.validity = before.validity
     watch.refresh()
 
 

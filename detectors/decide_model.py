@@ -8,9 +8,11 @@ import numpy as np
 
 from regate.detectors.cells import Closed, Fragments, Joiner, OpenCells, group_rows
 from regate.detectors.columns import IntArray
+from regate.detectors.delivery import contradiction_section
 from regate.detectors.finding import Finding
-from regate.detectors.label_join import Join
-from regate.detectors.marks import Outcomes, joined
+from regate.detectors.label_join import Join, Taken
+from regate.detectors.marks import joined
+from regate.detectors.maturing import Maturing
 from regate.detectors.observe import NO_TIME, Observed
 from regate.detectors.outcomes import (
     LabelRows,
@@ -21,6 +23,7 @@ from regate.detectors.outcomes import (
     some_rows,
 )
 from regate.detectors.profile import Profile
+from regate.detectors.sections import HITS, PRESENT
 from regate.detectors.watch import Watch
 
 
@@ -31,6 +34,7 @@ class Model:
     layout: str = ""
     watch: Watch | None = None
     join: Join | None = None
+    maturing: Maturing | None = None
     joiner: Joiner = field(default_factory=Joiner)
     cells: dict[str, OpenCells] = field(default_factory=dict)  # by layout
     predictions: list[Predictions] = field(default_factory=list)
@@ -93,38 +97,75 @@ class Model:
         return findings
 
     def _close_outcomes(self, limit: int) -> None:
-        if self.join is None or self.watch is None or not (self.predictions or self.labels):
+        if self.join is None or self.watch is None:
             return
+        last = self.last()
+        if self.predictions or self.labels:
+            self._decide_outcomes(limit, self.join, self.watch.profile)
+        if self.maturing is not None:
+            for cell, stats in self.maturing.mature(limit, last):
+                self._add_row(cell, stats)
+
+    def _decide_outcomes(self, limit: int, join: Join, profile: Profile) -> None:
         predictions = merged_rows(self.predictions, empty_predictions())
         labels = merged_rows(self.labels, empty_labels())
         due = np.union1d(predictions.cell[predictions.cell < limit], labels.cell[labels.cell < limit])
         if not len(due):
             self.predictions, self.labels = [predictions], [labels]
             return
-        profile = self.watch.profile
-        found: list[tuple[int, Outcomes, IntArray]] = []
+        found: list[tuple[int, Taken]] = []
         starts = np.append(due, limit)
         p, q = np.searchsorted(predictions.cell, starts), np.searchsorted(labels.cell, starts)
         for row, cell in enumerate(due.tolist()):
-            outcomes, stratum = self.join.take(
-                some_rows(predictions, slice(p[row], p[row + 1])),
-                some_rows(labels, slice(q[row], q[row + 1])),
-                profile.error_cutoff,
-                cell,
-                profile.layout.shape,
-            )
-            if outcomes.n:
-                found.append((cell, outcomes, stratum))
+            made, shift = some_rows(predictions, slice(p[row], p[row + 1])), join.shift
+            known = some_rows(labels, slice(q[row], q[row + 1]))
+            taken = join.take(made, known, profile.error_cutoff, cell, profile.layout.shape)
+            if self.maturing is not None:
+                now = self.maturing.made(made.sampled(shift), cell, profile.layout.shape)
+                if now is not None:
+                    self._add_row(cell, now)
+                self.maturing.answered(taken.outcomes, taken.matched, cell)
+                if join.shift != shift:
+                    self.maturing.restart(cell)
+                    self.count("coverage_restarted")
+            if taken.outcomes.n or len(taken.contradicted):
+                found.append((cell, taken))
         self.predictions = [some_rows(predictions, slice(p[-1], None))]
         self.labels = [some_rows(labels, slice(q[-1], None))]
         if found:
-            self._add_outcomes(profile, found)
+            self._add_outcomes(profile, [(cell, taken) for cell, taken in found if taken.outcomes.n])
+            self._add_contradictions(profile, found)
 
-    def _add_outcomes(self, profile: Profile, found: list[tuple[int, Outcomes, IntArray]]) -> None:
-        cell = np.concatenate([np.full(outcomes.n, number) for number, outcomes, _ in found])
-        stratum = np.concatenate([stratum for _, _, stratum in found]).astype(np.int16)
-        outcomes = joined([outcomes for _, outcomes, _ in found])
+    def _add_outcomes(self, profile: Profile, found: list[tuple[int, Taken]]) -> None:
+        if not found:
+            return
+        cell = np.concatenate([np.full(taken.outcomes.n, number) for number, taken in found])
+        stratum = np.concatenate([taken.stratum for _, taken in found]).astype(np.int16)
+        outcomes = joined([taken.outcomes for _, taken in found])
         groups = group_rows(cell, stratum)
         stats = profile.accumulate_outcomes(outcomes, stratum, groups.group, len(groups.cell))
-        cells = self.cells.setdefault(self.layout, OpenCells(stats.shape[1]))
-        cells.add(Closed(groups.cell, groups.stratum, stats, np.zeros(len(stats), dtype=np.int64)))
+        self._add_rows(Closed(groups.cell, groups.stratum, stats, np.zeros(len(stats), dtype=np.int64)))
+
+    def _add_contradictions(self, profile: Profile, found: list[tuple[int, Taken]]) -> None:
+        """Count labels, and those that contradict an earlier one."""
+        spec = contradiction_section(profile.layout)
+        if spec is None:
+            return
+        both = [np.concatenate([taken.stratum, taken.contradicted]) for _, taken in found]
+        cell = np.concatenate([np.full(len(part), number) for (number, _), part in zip(found, both, strict=True)])
+        against = np.concatenate(
+            [np.arange(len(part)) >= t.outcomes.n for (_, t), part in zip(found, both, strict=True)]
+        )
+        groups = group_rows(cell, np.concatenate(both).astype(np.int16))
+        count = len(groups.cell)
+        stats = np.zeros((count, profile.layout.width), dtype=np.int64)
+        stats[:, spec.first + PRESENT] = np.bincount(groups.group, minlength=count)
+        stats[:, spec.first + HITS] = np.bincount(groups.group[against], minlength=count)
+        self._add_rows(Closed(groups.cell, groups.stratum, stats, np.zeros(count, dtype=np.int64)))
+
+    def _add_row(self, cell: int, stats: IntArray) -> None:
+        none = np.zeros(1, dtype=np.int64)
+        self._add_rows(Closed(none + cell, none.astype(np.int16), stats[None, :], none))
+
+    def _add_rows(self, rows: Closed) -> None:
+        self.cells.setdefault(self.layout, OpenCells(rows.stats.shape[1])).add(rows)

@@ -28,6 +28,7 @@ from regate.detectors.notices import Notice
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
 from regate.detectors.silence import Rhythm
+from regate.detectors.validity import Validity
 from regate.detectors.watch import ChartState, Watch
 
 # A snapshot record's limit is 900 kB; names, header and padding take the rest.
@@ -127,6 +128,7 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
         "layout": model.layout,
         "learned": model.learned,
         "counters": model.counters,
+        "matures_since": 0 if model.maturing is None else model.maturing.since,
         "join": None if model.join is None else _join_meta(model.join),
         "watch": None if model.watch is None else _watch_meta(model.watch),
     }
@@ -151,6 +153,11 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
                 yield f"{name}/{number:06}.{part:06}", {}, piece
     if model.join is not None:
         yield from _join_chunks(model.join)
+    if model.maturing is not None and model.maturing.buckets:
+        numbers = sorted(model.maturing.buckets)
+        counts = np.stack([model.maturing.buckets[number] for number in numbers])
+        for part, piece in _pieces({"number": np.array(numbers, dtype=np.int64), "counts": counts}):
+            yield f"maturing/{part:06}", {}, piece
     if model.watch is not None:
         yield from _watch_chunks(model.watch)
 
@@ -200,19 +207,14 @@ def _watch_meta(watch: Watch) -> dict[str, Any]:
         "started_us": clock.started_us,
         "hours": sorted(clock.hours.items()),
         "advisers": [[one.spec.digest, one.alarms] for one in watch.advisers],
-        "incidents": [
-            {
-                "finding": _finding(incident.finding),
-                "kind": incident.kind,
-                "onset_block": incident.onset_block,
-                "opened_block": incident.opened_block,
-                "charts": incident.charts,
-                "quiet_events": incident.quiet_events,
-                "quiet_from": {name: list(sums) for name, sums in sorted(incident.quiet_from.items())},
-            }
-            for incident in watch.incidents
-        ],
+        "validity": asdict(watch.validity),
+        "incidents": [_incident(incident) for incident in watch.incidents],
     }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    plain = {item.name: getattr(incident, item.name) for item in fields(incident)}
+    return {**plain, "finding": _finding(incident.finding)}
 
 
 def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
@@ -273,7 +275,16 @@ def _model(
         place(model, _watch(meta["watch"], own, profile), config)
         if model.layout == meta["layout"]:
             model.joiner = forming
+            _mature(model, meta.get("matures_since", 0), own)
     return model
+
+
+def _mature(model: Model, since: int, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
+    assert model.maturing is not None
+    model.maturing.since = since
+    for _, table in _named(own, "maturing/"):
+        for number, counts in zip(table["number"].tolist(), table["counts"], strict=True):
+            model.maturing.buckets[number] = counts.copy()
 
 
 def _marked(table: Arrays) -> Arrays:
@@ -305,6 +316,7 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
     clock.hours = {int(hour): int(events) for hour, events in meta["hours"]}
     watch = Watch(profile, clock)
     watch.opened, watch.events = meta["opened"], meta["events"]
+    watch.validity = Validity(**meta.get("validity", {}))  # snapshots of before had none
     watch.incidents = [
         Incident(**{**incident, "finding": Finding.model_validate(incident["finding"])})
         for incident in meta["incidents"]

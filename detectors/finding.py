@@ -11,6 +11,8 @@ from regate.config.model import Family
 # Revisions that end an incident.
 CLOSING = frozenset({"recovered", "withdrawn", "accepted"})
 Kind = Literal["change", "harm", "attack", "recurrence", "data_quality", "silence"]
+# not_valid and valid are notes on the label-free estimate: no incident, nothing to decide.
+Revision = Literal["", "confirmed", "withdrawn", "recovered", "accepted", "not_valid", "valid"]
 
 
 class Carrier(BaseModel):
@@ -35,7 +37,7 @@ class Finding(BaseModel):
     type: Literal["finding", "revision", "advice"] = "finding"  # advice: of a detector that promises nothing
     id: str  # UUIDv5 of model key, chart, profile digest, onset, incident number (and revision)
     incident: str  # id of the incident's first finding; equal to id there
-    revision: Literal["", "confirmed", "withdrawn", "recovered", "accepted"] = ""
+    revision: Revision = ""
     tenant: str
     model: str
     model_version: str
@@ -51,7 +53,7 @@ class Finding(BaseModel):
     unit: str
     onset_us: int  # estimated, event time
     detected_us: int  # end of the deciding block, event time
-    cell: int  # evaluation cell (second of event time) or block number in backtest
+    cell: int  # evaluation cell (second of event time), in a backtest by rows 60 a block
     events: int  # events of this model seen when it was decided
     carriers: tuple[Carrier, ...] = ()
     profile_digest: str = ""

@@ -6,6 +6,7 @@ goes on under the full budget. Harm never joins an incident of changed inputs: i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from regate.config.canonical import content_id
 from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.charts import Bank, Explanation
 from regate.detectors.columns import BoolArray, FloatArray, ModelKey
-from regate.detectors.finding import Carrier, Finding, Kind
+from regate.detectors.finding import Carrier, Finding, Kind, Revision
 from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import LOG2_10, exp2, log2
 
@@ -27,6 +28,8 @@ NEAR_BLOCKS = 5
 MOVED_DEVIATIONS = 3.0
 # What comes into a model; correlations, answers and mixes follow from it.
 CAUSES = frozenset({"feature_drift", "data_quality"})
+# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the incident's severity.
+MOVED_TOGETHER = 2.0
 # Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
 # standing change comes and goes; without the second half one change became eleven findings.
 QUIET_LOG10 = -1.0
@@ -46,6 +49,14 @@ class Incident:
     charts: list[str] = field(default_factory=list)
     quiet_events: int = 0
     quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
+    # Of harm: chart -> events for which it has been quiet, and its sums when that began.
+    quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
+    severity: float = 0.0  # as last said
+    judged: str = ""  # confirmed or withdrawn, by labels
+    doubted: bool = False  # of harm: which predictions get labels explains it
+    labelled: int = 0  # outcomes predicted after the onset, how many were wrong, and how many the reference expects
+    wrong: int = 0
+    expected: float = 0.0
 
     def near(self, onset_block: int, blocks: int) -> bool:
         """Return whether an excursion that began there, give or take some blocks, is part of this change."""
@@ -58,7 +69,8 @@ class Incident:
         """
         start = int(explanation.start_block[chart])
         at_once = int(explanation.onset_block[chart]) - start <= blocks
-        return start >= self.opened_block - blocks and (at_once or bool(explanation.before[chart] >= MOVED_DEVIATIONS))
+        off = MOVED_TOGETHER if self.kind == "harm" else MOVED_DEVIATIONS
+        return start >= self.opened_block - blocks and (at_once or bool(explanation.before[chart] >= off))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +120,16 @@ def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> B
 
 def severity(spec: ChartSpec, effect: float) -> float:
     """Return 0 to 1: the chart's own, and where it measures a loss, more with the loss."""
-    share = max(effect, 0.0) / spec.worst if spec.worst else 0.0
-    return round(min(1.0, spec.severity + (1 - spec.severity) * share), 4)
+    share = min(max(effect, 0.0) / spec.worst, 1.0) if spec.worst else 0.0
+    return round(spec.severity + (spec.most - spec.severity) * share, 4)
 
 
 def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold: float) -> str:
     """Return one sentence for a person."""
     if spec.unit == "sigma":
         what = f"{spec.title or spec.subject} moved {effect:+.2f} sigma"
+    elif spec.unit == "logits":
+        what = f"the odds of {spec.title or spec.subject} became {math.exp(effect):.2f} times what they were"
     elif spec.unit == "ratio":
         what = f"{spec.title or f'the spread of {spec.subject}'} became {effect:.2f} times what it was"
     else:
@@ -124,9 +138,18 @@ def describe(spec: ChartSpec, effect: float, since: str, total: float, threshold
 
 
 def open_incident(
-    bank: Bank, explanation: Explanation, lead: int, members: BoolArray, moment: Moment, since: str
+    bank: Bank,
+    explanation: Explanation,
+    lead: int,
+    members: BoolArray,
+    moment: Moment,
+    since: str,
+    suspected: float | None = None,
 ) -> Incident:
-    """Return a new incident of the charts in ``members`` (the lead among them), with its finding."""
+    """Return a new incident of the charts in ``members`` (the lead among them), with its finding.
+
+    :param suspected: the severity that the label-free estimate gives to a change; None where there is none.
+    """
     spec = bank.charts[lead]
     chosen = [lead, *(int(index) for index in np.flatnonzero(members) if index != lead)]
     names = [bank.charts[index].name for index in chosen]
@@ -135,6 +158,7 @@ def open_incident(
         "finding", str(moment.key), sorted(names), moment.profile_digest, onset, moment.detected, moment.number
     )
     effect = float(explanation.effect[lead])
+    loss = _loss(bank, explanation, chosen, suspected if spec.kind == "change" else None)
     finding = Finding(
         id=identity,
         incident=identity,
@@ -146,7 +170,7 @@ def open_incident(
         kind=spec.kind,
         detector=spec.family,
         subject=spec.subject,
-        severity=severity(spec, effect),
+        severity=loss,
         evidence=six(moment.total),
         threshold=six(moment.threshold),
         effect=six(effect),
@@ -155,12 +179,20 @@ def open_incident(
         detected_us=moment.detected,
         cell=moment.cell,
         events=moment.events,
-        carriers=tuple(_carrier(bank, explanation, index) for index in chosen),
+        carriers=tuple(carrier(bank, explanation, index) for index in chosen),
         profile_digest=moment.profile_digest,
         historical=moment.historical,
         message=describe(spec, effect, since, moment.total, moment.threshold) + _with(bank, chosen),
     )
-    return Incident(finding, spec.kind, int(explanation.onset_block[lead]), moment.block, names)
+    onset_block = int(explanation.onset_block[lead])
+    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss)
+
+
+def _loss(bank: Bank, explanation: Explanation, chosen: list[int], suspected: float | None) -> float:
+    """Return the severity: the largest loss that a chart shows. Of moved inputs it is what the estimate says, or .5."""
+    known = [index for index in chosen if suspected is None or bank.charts[index].family == "performance"]
+    shown = [severity(bank.charts[index], float(explanation.effect[index])) for index in known]
+    return max(shown if suspected is None else [*shown, suspected])
 
 
 def _with(bank: Bank, chosen: list[int]) -> str:
@@ -170,7 +202,8 @@ def _with(bank: Bank, chosen: list[int]) -> str:
     return f"; with {', '.join(others[:5])}{more}" if others else ""
 
 
-def _carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
+def carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
+    """Return one chart as a finding names it."""
     spec = bank.charts[index]
     return Carrier(
         chart=spec.name,
@@ -213,22 +246,39 @@ def accepted(incident: Incident, detected: int, events: int, said: str) -> Findi
     )
 
 
-def recovered(incident: Incident, moment: Moment) -> Finding:
-    """Return the revision that closes an incident whose charts have become quiet."""
+def revised(
+    incident: Incident,
+    revision: Revision,
+    moment: Moment,
+    message: str,
+    severity: float | None = None,
+    joined: Carrier | None = None,
+) -> Finding:
+    """Return a revision of an incident's first finding, as said at a moment; ``joined`` is who gives cause for it."""
     first = incident.finding
+    incident.severity = max(first.severity, incident.severity) if severity is None else severity
+    of = (first.id, revision) if severity is None else (first.id, revision, incident.severity)
     return first.model_copy(
         update={
             "type": "revision",
-            "revision": "recovered",
-            "id": content_id("revision", first.id, "recovered"),
+            "revision": revision,
+            "id": content_id("revision", *of),
+            "severity": incident.severity,
+            "carriers": first.carriers if joined is None else (*first.carriers, joined),
             "evidence": six(moment.total),
             "threshold": six(moment.threshold),
             "detected_us": moment.detected,
             "cell": moment.cell,
             "events": moment.events,
-            "message": f"{first.subject} is back: quiet and as in the reference for {incident.quiet_events} events",
+            "message": message,
         }
     )
+
+
+def recovered(incident: Incident, moment: Moment) -> Finding:
+    """Return the revision that closes an incident whose charts have become quiet."""
+    said = f"{incident.finding.subject} is back: quiet and as in the reference for {incident.quiet_events} events"
+    return revised(incident, "recovered", moment, said)
 
 
 def followed_level(log_r: FloatArray, charts: list[int]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regate.detectors.columns import IntArray
+from regate.detectors.columns import BoolArray, IntArray
 from regate.detectors.marks import Outcomes, OutcomeShape, ages
 from regate.detectors.outcomes import LabelRows, Predictions, sampled, wrong
 
@@ -30,6 +30,19 @@ class Segment:
         return len(self.predictions) + len(self.answered)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the labels of one cell decided."""
+
+    outcomes: Outcomes
+    stratum: IntArray  # of each outcome
+    matched: BoolArray  # which outcomes met a remembered prediction
+    contradicted: IntArray  # strata of labels that contradict an earlier one
+
+
+Pair = tuple[int, int, int, bool]  # prediction with its mark, label, stratum, whether the prediction was remembered
+
+
 @dataclass(slots=True)
 class Join:
     """The memory of one model's join. Cells come in order; within a cell predictions come first, both by event id."""
@@ -48,24 +61,28 @@ class Join:
         cutoff: float | None,
         cell: int = 0,
         shape: OutcomeShape = _SHAPE,
-    ) -> tuple[Outcomes, IntArray]:
-        """Take the rows of one closed cell; return the outcomes that it decides, and their strata."""
-        pairs: list[tuple[int, int, int]] = []  # prediction with its mark, label, stratum
+    ) -> Taken:
+        """Take the rows of one closed cell; return the outcomes that it decides."""
+        pairs: list[Pair] = []
+        against: list[int] = []
         self._remember(predictions, pairs)
         for event_id, label, own, stratum, kept in _ordered(labels, self.shift):
             if kept:
-                self._label(event_id, label, own, stratum, pairs)
+                self._label(event_id, label, own, stratum, pairs, against)
             elif own:  # outside the sample nothing is remembered, and nothing needs to be
-                pairs.append((own, label, stratum))
+                pairs.append((own, label, stratum, False))
         self._bound()
+        contradicted = np.array(against, dtype=np.int64)
         if not pairs:
-            return Outcomes(np.zeros(0, dtype=np.int64), shape=shape), np.zeros(0, dtype=np.int64)
+            none = np.zeros(0, dtype=np.int64)
+            return Taken(Outcomes(none, shape=shape), none, none.astype(np.bool_), contradicted)
         made = np.array([(pair[0] & VALUE, pair[0] >> 64, pair[1]) for pair in pairs], dtype=np.uint64)
         value, mark, known = made[:, 0].copy(), made[:, 1].copy(), made[:, 2].copy()
         found = Outcomes(wrong(value, known, cutoff), value, known, mark, ages(mark, cell), shape)
-        return found, np.array([pair[2] for pair in pairs])
+        stratum_of = np.array([pair[2] for pair in pairs], dtype=np.int64)
+        return Taken(found, stratum_of, np.array([pair[3] for pair in pairs], dtype=np.bool_), contradicted)
 
-    def _remember(self, rows: Predictions, pairs: list[tuple[int, int, int]]) -> None:
+    def _remember(self, rows: Predictions, pairs: list[Pair]) -> None:
         if not len(rows.event_id):
             return
         keep = sampled(rows.event_id, self.shift)
@@ -79,7 +96,7 @@ class Join:
             for event_id, value in zip(ids, values, strict=True):
                 early = self.waiting.pop(event_id, None)
                 if early is not None:
-                    pairs.append((value, early[0], early[1]))
+                    pairs.append((value, early[0], early[1], True))
                     self._answer(event_id, early[0])
 
     def _segment(self) -> Segment:
@@ -94,24 +111,30 @@ class Join:
                 segment.answered[event_id] = label
                 return
 
-    def _label(self, event_id: int, label: int, own: int, stratum: int, pairs: list[tuple[int, int, int]]) -> None:
+    def _label(self, event_id: int, label: int, own: int, stratum: int, pairs: list[Pair], against: list[int]) -> None:
         for segment in reversed(self.segments):
             value = segment.predictions.pop(event_id, None)
             if value is not None:
                 segment.answered[event_id] = label
-                pairs.append((value, label, stratum))
+                pairs.append((value, label, stratum, True))
                 return
             first = segment.answered.get(event_id)
             if first is not None:
-                self._count("label_repeated" if first == label else "label_contradiction")
+                self._again(first, label, stratum, against)
                 return
         if own:
             self._segment().answered[event_id] = label
-            pairs.append((own, label, stratum))
+            pairs.append((own, label, stratum, False))
         elif event_id in self.waiting:
-            self._count("label_repeated" if self.waiting[event_id][0] == label else "label_contradiction")
+            self._again(self.waiting[event_id][0], label, stratum, against)
         else:
             self.waiting[event_id] = (label, stratum)
+
+    def _again(self, first: int, label: int, stratum: int, against: list[int]) -> None:
+        """Count a label of a prediction that has one: the first one wins."""
+        if first != label:
+            against.append(stratum)
+        self._count("label_repeated" if first == label else "label_contradiction")
 
     def _bound(self) -> None:
         """Keep open predictions and waiting labels within capacity by halving the sample, the answered by age."""

@@ -14,7 +14,7 @@ from regate.detectors.finding import Kind
 from regate.detectors.marks import OutcomeShape
 from regate.detectors.sections import Section
 
-Form = Literal["mean", "scale", "indicator"]
+Form = Literal["mean", "scale", "indicator", "tilt"]
 Strata = Literal["none", "hour", "weekday", "hour_of_week"]
 STRATA_COUNT: dict[str, int] = {"none": 1, "hour": 24, "weekday": 7, "hour_of_week": 168}
 
@@ -65,13 +65,17 @@ class ChartSpec:
     ``digest`` is the content address of all that the chart's state depends on; state is kept under it.
     ``minimal_effect`` is the smallest effect, in the chart's unit, that is expected to be found within
     ``power.HORIZON`` events at the profile's traffic; ``delays`` are expected events for a few effects.
+
+    A *mean* chart sums values in units of 2^-16 around ``centre``; ``sd`` is that of one value (1 for normal scores).
+    A *tilt* chart sums residuals over their variances, both in units of 2^-16: its effect is in logits, and ``sd`` is
+    that of one residual.
     """
 
     name: str  # "<family>/<subject>/<statistic>"
     family: Family
     subject: str
     statistic: str
-    unit: str  # sigma, ratio or probability
+    unit: str  # sigma, ratio, probability, logits or relative
     kind: Kind
     form: Form
     weight: float
@@ -85,6 +89,8 @@ class ChartSpec:
     n_column: int = 0
     title: str = ""  # what moved, for a person: "the rate of wrong predictions"; default from subject and statistic
     severity: float = 0.5  # of a finding that this chart leads, where nothing has been lost yet
-    worst: float = 0.0  # effect at which severity is 1; 0: severity does not follow the effect
+    worst: float = 0.0  # effect at which severity is `most`; 0: severity does not follow the effect
+    most: float = 1.0
+    sd: float = 1.0
     minimal_effect: float = 0.0
     delays: tuple[tuple[float, float], ...] = ()

@@ -193,13 +193,26 @@ def marks(
 
 def score_of(scores: Mapping[str, FloatArray], shape: OutcomeShape) -> FloatArray | None:
     """Return the score that a mark holds, or None."""
-    if not scores or shape.type == "regression":
+    name = score_name(scores, shape)
+    if name is None:
         return None
     if shape.type == "binary":
-        single = scores.get(shape.positive, scores.get(""))
-        return single if single is not None or len(scores) != 1 else next(iter(scores.values()))
+        return scores[name]
     found = class_matrix(scores)
     return None if found is None else np.asarray(found[1].max(axis=0))
+
+
+def score_name(scores: Mapping[str, FloatArray], shape: OutcomeShape) -> str | None:
+    """Return the name of the score that speaks of the positive class; with more classes any; None without scores."""
+    if not scores or shape.type == "regression":
+        return None
+    if shape.type != "binary":
+        return next(iter(scores))
+    if shape.positive in scores:
+        return shape.positive
+    if "" in scores:
+        return ""
+    return next(iter(scores)) if len(scores) == 1 else None
 
 
 def ages(mark: HashArray, cell: int) -> IntArray:

@@ -45,6 +45,13 @@ class Predictions:
     value: HashArray
     mark: HashArray
 
+    def sampled(self, shift: int) -> Predictions:
+        """Return the rows of the sample that keeps one in ``2**shift``."""
+        if shift == 0:
+            return self
+        keep = sampled(self.event_id, shift)
+        return Predictions(self.event_id[keep], self.cell[keep], self.value[keep], self.mark[keep])
+
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:

@@ -26,6 +26,7 @@ EFFECTS: dict[str, tuple[float, ...]] = {
     "mean": (0.25, 0.5, 1.0),
     "scale": (0.7, 1.2, 1.5, 2.0),
     "indicator": (0.5, 1.0, 2.0),
+    "tilt": (0.5, 1.0),
 }
 
 
@@ -55,8 +56,10 @@ def _with_power(profile: Profile, index: int, bits: float) -> ChartSpec:
     a, b = profile.points.a[stratum, own], profile.points.b[stratum, own]
     rate = float(profile.points.centre[stratum, index])
 
+    per_block = profile.block_rows * (UNIT * chart.sd * chart.sd if chart.form == "tilt" else 1.0)
+
     def delay(expected: float) -> float:
-        gain = float((expected * a + b).max()) * profile.block_rows
+        gain = float((expected * a + b).max()) * per_block
         return bits / gain * profile.block_rows if gain > 0 else float("inf")
 
     sizes = _sizes(chart, rate)
@@ -76,13 +79,17 @@ def _sizes(chart: ChartSpec, rate: float) -> FloatArray:
         return np.linspace(0.01, LARGEST_SHIFT, 300)
     if chart.form == "scale":
         return np.linspace(1.01, 4.0, 300)
+    if chart.form == "tilt":
+        return np.linspace(0.02, 4.0, 400)
     return np.linspace(0.02, max(1.0, 4.0 - float(logit(rate))), 400)
 
 
 def _expected(chart: ChartSpec, rate: float, size: float) -> float:
     """Return the expected s of one trial after a change of ``size``."""
     if chart.form == "mean":
-        return rate + size * UNIT
+        return rate + size * chart.sd * UNIT
+    if chart.form == "tilt":
+        return size
     if chart.form == "scale":
         return size * size * UNIT
     return float(expit(logit(rate) + size))
@@ -90,4 +97,6 @@ def _expected(chart: ChartSpec, rate: float, size: float) -> float:
 
 def _effect(chart: ChartSpec, rate: float, size: float) -> float:
     """Return a change in the chart's own unit."""
-    return float(expit(logit(rate) + size)) - rate if chart.form == "indicator" else size
+    if chart.form == "indicator":
+        return float(expit(logit(rate) + size)) - rate
+    return size * chart.sd if chart.form == "mean" else size

@@ -11,8 +11,13 @@ from typing import Protocol
 
 from regate.config.model import Family as FamilyName
 from regate.detectors import feature_drift, multivariate_drift, output_drift, performance, service
+from regate.detectors.calibration import ResidualSpec
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
+from regate.detectors.delivery import CoverageSpec
+from regate.detectors.estimate import LinearError, ScoredError
 from regate.detectors.sections import CategoricalSpec, FlagSpec, NumericSpec, Section
+from regate.detectors.support import SupportSpec
+from regate.detectors.totals import TotalSpec
 
 
 class Family(Protocol):
@@ -29,9 +34,19 @@ class Family(Protocol):
 
 FAMILIES: tuple[Family, ...] = (feature_drift, multivariate_drift, output_drift, service, performance)
 
-SECTIONS: dict[str, type[Section]] = {
-    kind.type: kind for kind in (NumericSpec, CategoricalSpec, FlagSpec, multivariate_drift.CrossSpec)
-}
+_KINDS: tuple[type[Section], ...] = (
+    NumericSpec,
+    CategoricalSpec,
+    FlagSpec,
+    multivariate_drift.CrossSpec,
+    ScoredError,
+    LinearError,
+    SupportSpec,
+    ResidualSpec,
+    TotalSpec,
+    CoverageSpec,
+)
+SECTIONS: dict[str, type[Section]] = {kind.type: kind for kind in _KINDS}
 
 
 def sections(plan: Plan) -> Own:

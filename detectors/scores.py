@@ -44,6 +44,7 @@ class Score:
     title: str = ""
     severity: float = 0.5
     worst: float = 0.0
+    most: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _chart(
         title=about.title,
         severity=about.severity,
         worst=about.worst,
+        most=about.most,
     )
     depends = digest_bytes(b"".join(t.edges.tobytes() + t.z.tobytes() + t.z2.tobytes() for t in spec.tables))
     return Candidate(made, a, b, np.zeros(len(bets)), depends, shown.reach)

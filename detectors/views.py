@@ -19,6 +19,7 @@ from regate.detectors.marks import Outcomes
 from regate.detectors.probabilities import chosen, spread_of
 
 StratumArray = npt.NDArray[np.int16]
+SPREAD = ("entropy", "margin", "confidence")
 T = TypeVar("T")
 
 
@@ -80,14 +81,20 @@ class View:
 
 @dataclass(slots=True)
 class EventView(View):
-    """A slice of telemetry; ``flags`` are what observe found of each row (late, duplicate ...)."""
+    """A slice of telemetry; ``flags`` are what observe found of each row (late, duplicate ...).
+
+    ``more`` are sources that only a reference has (`regate.detectors.labelled`).
+    """
 
     rows: Slice | None = None
     flags: Mapping[str, BoolArray] = field(default_factory=dict)
+    more: Mapping[str, Column] = field(default_factory=dict)
 
     def _make(self, source: str) -> Column | None:
         rows = self.rows
         assert rows is not None
+        if source in self.more:
+            return self.more[source]
         kind, _, name = source.partition("/")
         if kind == "feature":
             return rows.features.get(name)
@@ -105,6 +112,8 @@ class EventView(View):
             return None if rows.error is None else _flag(rows.error)
         if kind == "class":
             return chosen(rows.prediction, rows.scores)
+        if kind not in SPREAD:
+            return None
         spread = self.once("spread of scores", lambda: spread_of(rows.scores))
         return None if spread is None else _named(kind, spread)
 
@@ -120,9 +129,14 @@ class OutcomeView(View):
         return self.outcomes.column(source)
 
 
-def event_view(rows: Slice, stratum: StratumArray, flags: Mapping[str, BoolArray] | None = None) -> EventView:
+def event_view(
+    rows: Slice,
+    stratum: StratumArray,
+    flags: Mapping[str, BoolArray] | None = None,
+    more: Mapping[str, Column] | None = None,
+) -> EventView:
     """Return the view of a slice."""
-    return EventView(rows.n, stratum, rows=rows, flags=flags or {})
+    return EventView(rows.n, stratum, rows=rows, flags=flags or {}, more=more or {})
 
 
 def outcome_view(outcomes: Outcomes, stratum: StratumArray | None = None) -> OutcomeView:

@@ -14,8 +14,10 @@ from regate.detectors.cells import Block
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState, Explanation, StepResult
 from regate.detectors.clocks import Clock, EventClock, RowClock
 from regate.detectors.columns import BoolArray, FloatArray, IntArray
+from regate.detectors.delivery import PREFIX
+from regate.detectors.estimate import SUM
 from regate.detectors.finding import Finding
-from regate.detectors.history import History
+from regate.detectors.history import STRATUM, History
 from regate.detectors.incidents import (
     CAUSES,
     JOIN_LOG10,
@@ -27,15 +29,22 @@ from regate.detectors.incidents import (
     Moment,
     accepted,
     advised,
+    carrier,
+    describe,
     followed_level,
     near_blocks,
     open_incident,
     overlapping,
     recovered,
+    revised,
+    severity,
 )
-from regate.detectors.numerics import LOG2_10, exp2
+from regate.detectors.judgement import DOUBTFUL, Judge
+from regate.detectors.numerics import LOG2_10, UNIT, exp2
 from regate.detectors.profile import Profile
 from regate.detectors.river_adapter import Adviser
+from regate.detectors.sections import PRESENT
+from regate.detectors.validity import Examiner, Note, Validity, noted
 
 # A gap in the stream is elapsed time, which feeds R: unchecked, a night would pass a calibrated threshold
 # by itself. No block gets a larger head start than this share of the threshold (log10), or its own share of events.
@@ -60,6 +69,9 @@ class Watch:
     burns: list[Burn] = field(init=False)
     opened: int = 0  # incidents ever opened
     events: int = 0
+    validity: Validity = field(default_factory=Validity)
+    examiner: Examiner = field(init=False)
+    judge: Judge = field(init=False)
     _index: dict[str, int] = field(init=False)
     _active: BoolArray = field(init=False)
     _grid: FloatArray = field(init=False)
@@ -74,12 +86,15 @@ class Watch:
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
+        self.examiner, self.judge = Examiner(self.profile), Judge(self.profile)
 
     def refresh(self) -> None:
-        """Set which charts are in the mean, after ``incidents`` were set from outside."""
+        """Set which charts are in the mean: those of no open incident, and the estimate's while it is valid."""
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
         for incident in self.incidents:
             self._active[self._charts(incident)] = False
+        if self.examiner.chart is not None and not self.validity.valid:
+            self._active[self.examiner.chart] = False
 
     def grid_sizes(self) -> IntArray:
         """Return the number of grid points of each chart."""
@@ -122,6 +137,9 @@ class Watch:
         threshold = 0.0 if traffic is None or not self.clock.full_blocks() else self.bank.threshold(traffic)
         delta = self._head_start(share, block.events, traffic, threshold)
         self.events += block.events
+        notes = self.examiner.take(self.validity, block.stats, self.clock.first(block))
+        if notes:
+            self.refresh()
         result = self.bank.step(
             self.state, block.stats, block.stratum, delta, self._active, mark=self.clock.first(block)
         )
@@ -129,7 +147,7 @@ class Watch:
         self.history.add(block, self.state.blocks, delta)
         burnt = [finding for one in self.burns for finding in one.step(block, self.profile.key)]
         alarmed = [one for one in self.advisers if one.step(block.stats, block.stratum)]
-        if result.total < threshold and not self.incidents and not alarmed:
+        if result.total < threshold and not self.incidents and not alarmed and not notes:
             return burnt
         moment = Moment(
             key=self.profile.key,
@@ -143,11 +161,15 @@ class Watch:
             threshold=threshold,
             historical=2 * block.historical >= max(block.events, 1),
         )
+        findings = [finding for one in notes for finding in self._noted(one, moment)]
         if self.on_finding == "restart":
-            return burnt + (self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment))
-        findings = burnt + self._follow(result, moment, block.events)
+            decided = self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment)
+            return [*burnt, *findings, *decided]
+        findings.extend(burnt)
+        findings.extend(self._follow(result, moment, block.events))
         findings.extend(self._decide(moment, delta))
         findings.extend(self._advise(alarmed, moment))
+        findings.extend(self._judged(block, moment, findings))
         return findings
 
     def _advise(self, alarmed: list[Adviser], moment: Moment) -> list[Finding]:
@@ -180,12 +202,55 @@ class Watch:
                 return accepted(one, detected, self.events, said)
         return None
 
-    def _again(self, charts: list[int]) -> None:
-        """Take charts back into the mean, from nothing."""
-        again = np.zeros(len(self.bank.charts), dtype=np.bool_)
-        again[charts] = True
-        self._active |= again
-        self.state = self.bank.restart(self.state, again)
+    def _noted(self, said: Note, moment: Moment) -> list[Finding]:
+        """Say that the estimate lost its validity, and take back what it alone has opened; or that it has it again."""
+        chart = self.examiner.chart
+        assert chart is not None
+        found = [noted(said, moment, self.validity.since)]
+        own, name = np.zeros(len(self.bank.charts), dtype=np.bool_), self.bank.charts[chart].name
+        own[chart] = True
+        for incident in [one for one in self.incidents if name in one.charts]:
+            incident.charts.remove(name)
+            if incident.finding.carriers[0].chart == name:  # the others have to speak for themselves
+                own[self._charts(incident)] = True
+                self.incidents.remove(incident)
+                found.append(revised(incident, "withdrawn", moment, f"the estimate is not valid: {said.text}"))
+        self.state = self.bank.restart(self.state, own)
+        self.refresh()
+        return found
+
+    def _judged(self, block: Block, moment: Moment, findings: list[Finding]) -> list[Finding]:
+        """Let labels decide about open incidents of changed inputs."""
+        found = []
+        new = {finding.incident for finding in findings if finding.type == "finding"}
+        harms = [one for one in self.incidents if one.kind == "harm"]
+        for harm in [one for one in harms if one.doubted]:
+            still = self.judge.still_harm(harm, self.history, self.clock.cell(harm.finding.onset_us))
+            if still is not None:
+                harm.doubted = False
+                found.append(revised(harm, "confirmed", moment, still[0], max(harm.severity, still[1])))
+        selective = bool(self._moved_labels())  # then what is labelled speaks for no others
+        for incident in [one for one in self.incidents if one.kind == "change" and not one.judged]:
+            if not selective:
+                self.judge.listen(incident, block, self.clock.cell(incident.finding.onset_us))
+            for harm in harms:
+                if new & {harm.finding.id, incident.finding.id} and self._overlap(incident, harm):
+                    incident.judged = "confirmed"
+                    said = f"realised performance fell with this change: {harm.finding.message}"
+                    lost = max(incident.severity, harm.severity)
+                    found.append(revised(incident, "confirmed", moment, said, lost))
+                    break
+            if not selective and not incident.judged and (said := self.judge.no_loss(incident)):
+                # It stays here, so that a change that does no harm is not found again and again.
+                incident.judged = "withdrawn"
+                found.append(revised(incident, "withdrawn", moment, said))
+        return found
+
+    def _overlap(self, change: Incident, harm: Incident) -> bool:
+        """Tell whether harm began with a change. An onset is known to half of the time until it was found."""
+        onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
+        known = max(one.opened_block - one.onset_block for one in (change, harm)) // 2
+        return abs(change.onset_block - onset) <= max(self._near, known)
 
     def _head_start(self, share: float, events: int, traffic: float | None, threshold: float) -> float:
         most = float(exp2((threshold + HEAD_START_LOG10) * LOG2_10))
@@ -212,9 +277,53 @@ class Watch:
             if incident.quiet_events >= QUIET_EVENTS and self._is_back(incident, charts):
                 self.incidents.remove(incident)
                 self._again(charts)
-                findings.append(recovered(incident, replace(moment, total=max(level, -99.0))))
+                if incident.judged != "withdrawn":  # that one was closed before
+                    findings.append(recovered(incident, replace(moment, total=max(level, -99.0))))
+            elif incident.kind == "harm" and len(charts) > 1:
+                self._leave(incident, result.log_r, events, moment.threshold + QUIET_LOG10)
         self._cap(moment.threshold)
         return findings
+
+    def _again(self, charts: list[int]) -> None:
+        """Put charts back into the mean, from nothing."""
+        again = np.zeros(len(self.bank.charts), dtype=np.bool_)
+        again[charts] = True
+        self.state = self.bank.restart(self.state, again)
+        self.refresh()
+
+    def _leave(self, incident: Incident, log_r: FloatArray, events: int, level: float) -> None:
+        """Let charts that are back by themselves leave an incident of harm: the next harm there is a new finding."""
+        back = []
+        for index in self._charts(incident):
+            name = self.bank.charts[index].name
+            if log_r[index] >= level:
+                incident.quiet_charts.pop(name, None)
+                continue
+            now = (int(self.state.sum_s[index]), int(self.state.sum_n[index]), float(self.state.sum_centre[index]))
+            quiet, *first = incident.quiet_charts.get(name, (0, *now))
+            incident.quiet_charts[name] = (quiet + events, int(first[0]), int(first[1]), float(first[2]))
+            if quiet + events < QUIET_EVENTS:
+                continue
+            off = self._off({index: (int(first[0]), int(first[1]), float(first[2]))})
+            if off is not None:
+                del incident.quiet_charts[name]
+                back += [] if off else [index]
+        if len(back) < len(incident.charts):
+            for index in back:
+                incident.charts.remove(self.bank.charts[index].name)
+            if back:
+                self._again(back)
+
+    def _off(self, since: dict[int, tuple[int, int, float]]) -> bool | None:
+        """Tell whether any chart is off the reference since its sums were these; None: too few trials to tell."""
+        s, n, centre = self.state.sum_s.copy(), self.state.sum_n.copy(), self.state.sum_centre.copy()
+        charts = list(since)
+        for index, first in since.items():
+            s[index], n[index], centre[index] = s[index] - first[0], n[index] - first[1], centre[index] - first[2]
+        if bool((self.bank.trials(n)[charts] < QUIET_OWN).any()):
+            return None  # not enough of its own yet: the stretch goes on
+        off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[charts])
+        return bool((off >= MOVED_DEVIATIONS).any())
 
     def _listen(self, incident: Incident, charts: list[int], events: int, *, quiet: bool) -> None:
         """Count the quiet events of an incident, and keep the sums from which its charts are judged."""
@@ -235,36 +344,36 @@ class Watch:
 
     def _is_back(self, incident: Incident, charts: list[int]) -> bool:
         """Tell whether the charts of a quiet incident are as in the reference; if one is off, listen anew."""
-        s, n, centre = self.state.sum_s.copy(), self.state.sum_n.copy(), self.state.sum_centre.copy()
-        judged = [index for index in charts if self.bank.charts[index].name in incident.quiet_from]
-        for index in judged:
-            first = incident.quiet_from[self.bank.charts[index].name]
-            s[index], n[index], centre[index] = s[index] - first[0], n[index] - first[1], centre[index] - first[2]
-        if bool((n[judged] < QUIET_OWN).any()):
-            return False  # not enough of its own yet: the stretch goes on
-        off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[judged])
-        if bool((off >= MOVED_DEVIATIONS).any()):
+        names = {index: self.bank.charts[index].name for index in charts}
+        off = self._off({i: incident.quiet_from[name] for i, name in names.items() if name in incident.quiet_from})
+        if off:
             incident.quiet_events, incident.quiet_from = 0, {}
-            return False
-        return True
+        return off is False
 
     def _decide(self, moment: Moment, delta: float) -> list[Finding]:
         """Let charts join open incidents; open a new one when the rest still passes the threshold."""
         log_r = self.bank.log_r(self.state)
         strong = self._active & (log_r >= JOIN_LOG10 + np.log10(delta))
         explanation: Explanation | None = None
+        joined: list[tuple[Incident, int]] = []
         if self.incidents and bool(strong.any()):
             explanation = self.bank.explain(self.state)
             for index in np.flatnonzero(strong):
-                self._join(int(index), explanation)
+                if (incident := self._join(int(index), explanation)) is not None:
+                    joined.append((incident, int(index)))
         findings: list[Finding] = []
         while self._active.any() and (total := self.bank.total(log_r, self._active)) >= moment.threshold:
             explanation = explanation or self.bank.explain(self.state)
             lead = self._lead(log_r)
-            if not self._join(lead, explanation):
+            if (incident := self._join(lead, explanation)) is not None:
+                joined.append((incident, lead))
+            else:
                 moment = replace(moment, number=self.opened + 1, total=total)
                 findings.append(self._open(lead, explanation, strong, moment))
-        if findings:  # what is left after all that passed the threshold starts at nothing
+        if explanation is not None:
+            findings.extend(self._worse(joined, explanation, moment))
+        if any(finding.type == "finding" for finding in findings):
+            # What is left after all that passed the threshold starts at nothing.
             self.state = self.bank.restart(self.state, self._active)
             self._cap(moment.threshold)
         return findings
@@ -274,7 +383,20 @@ class Watch:
         members = strong & self._active & kind & overlapping(explanation, lead, self.state.blocks, self._near)
         members[lead] = True
         lead = self._cause(lead, members, explanation)
-        incident = open_incident(self.bank, explanation, lead, members, moment, self._when(explanation, lead))
+        incident = open_incident(
+            self.bank,
+            explanation,
+            lead,
+            members,
+            moment,
+            self._when(explanation, lead),
+            self._suspected(int(explanation.onset_block[lead])),
+        )
+        if incident.kind == "harm":
+            said, incident.doubted = self._doubt(incident, strong)
+            incident.severity = min(incident.severity, DOUBTFUL) if incident.doubted else incident.severity
+            more = {"message": incident.finding.message + said, "severity": incident.severity}
+            incident.finding = incident.finding.model_copy(update=more)
         self.incidents.append(incident)
         self.opened += 1
         self._active &= ~members
@@ -287,18 +409,62 @@ class Watch:
         causes = [index for index in np.flatnonzero(members) if self.bank.charts[index].family in CAUSES]
         return int(max(causes, key=lambda index: explanation.log_r[index])) if causes else lead
 
-    def _join(self, chart: int, explanation: Explanation) -> bool:
+    def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
+        """Return what is known of the labels behind a harm, and whether that explains it."""
+        moved = self._moved_labels()
+        moved += [name for i in np.flatnonzero(strong) if (name := self.bank.charts[i].name).startswith(PREFIX)]
+        onset = self.clock.cell(harm.finding.onset_us)
+        said, found = self.judge.doubt(harm, sorted(set(moved)), self.history, onset)
+        return said, found.explains
+
+    def _moved_labels(self) -> list[str]:
+        """Return the charts of labels that carry an open incident."""
+        return [name for incident in self.incidents for name in incident.charts if name.startswith(PREFIX)]
+
+    def _suspected(self, onset_block: int) -> float | None:
+        """Return the severity that the estimate gives to a change since a block; None where it may not speak."""
+        chart, spec = self.examiner.chart, self.examiner.estimate
+        if chart is None or spec is None or not self.validity.valid:
+            return None
+        kept = self.history.since(onset_block)
+        if self.examiner.too_far(kept["stats"].sum(axis=0)):
+            return None  # not yet suspended, but what has changed lies where the estimate does not hold
+        rows, total = (kept["stats"][:, spec.first + column] for column in (PRESENT, SUM))
+        number = int(rows.sum())
+        if not number:
+            return None
+        expected = float((rows * self.profile.points.centre[kept["marks"][:, STRATUM].astype(np.int64), chart]).sum())
+        return severity(self.bank.charts[chart], (int(total.sum()) - expected) / number / UNIT)
+
+    def _join(self, chart: int, explanation: Explanation) -> Incident | None:
         spec = self.bank.charts[chart]
         for incident in self.incidents:
             if incident.kind != spec.kind:
                 continue
-            near = incident.near(int(explanation.onset_block[chart]), self._near)
-            if near or incident.moved_since(explanation, chart, self._near):
+            onset, blocks = int(explanation.onset_block[chart]), self._near
+            if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay
+                blocks = max(blocks, (self.state.blocks - onset) // 2)
+            if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
                 incident.charts.append(spec.name)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
-                return True
-        return False
+                return incident
+        return None
+
+    def _worse(self, joined: list[tuple[Incident, int]], explanation: Explanation, moment: Moment) -> list[Finding]:
+        """Revise open incidents of harm where a chart that joined shows a larger loss than was said."""
+        found = []
+        for incident, index in joined:
+            spec, effect = self.bank.charts[index], float(explanation.effect[index])
+            lost = severity(spec, effect)
+            if incident.kind != "harm" or lost <= incident.severity:
+                continue
+            more, incident.doubted = self._doubt(incident, np.zeros_like(self._active))
+            if not incident.doubted:
+                said = describe(spec, effect, self._when(explanation, index), moment.total, moment.threshold)
+                who = carrier(self.bank, explanation, index)
+                found.append(revised(incident, "confirmed", moment, said + more, lost, who))
+        return found
 
     @property
     def _near(self) -> int:

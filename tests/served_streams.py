@@ -10,7 +10,7 @@ import numpy as np
 from regate.config.model import Detection, Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
 from regate.detectors.cells import Block
-from regate.detectors.clocks import RowClock
+from regate.detectors.clocks import RowClock, row_cells
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.finding import Finding
 from regate.detectors.outcomes import reference_outcomes
@@ -88,7 +88,8 @@ def blocks(profile: Profile, events: Slice, labels: Numeric) -> list[Block]:
     outcomes, _ = reference_outcomes(events, labels, config().output, profile.layout.shape.cohorts)
     assert outcomes is not None
     stats = stats + profile.accumulate_outcomes(outcomes, np.zeros(events.n, dtype=np.int16), group, len(stats))
-    return [Block(0, number, number, row, 0) for number, row in enumerate(stats)]
+    cells = row_cells(np.arange(len(stats)) * 64).tolist()
+    return [Block(0, cell, cell, row, 0) for cell, row in zip(cells, stats, strict=True)]
 
 
 def found(

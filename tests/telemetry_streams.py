@@ -102,7 +102,8 @@ def pick(part: Slice | Labels, rows: np.ndarray) -> Slice | Labels:
     if isinstance(part, Labels):
         return replace(part, **shared, prediction=prediction, label=_pick_column(part.label, rows))
     features = {name: _pick_column(column, rows) for name, column in part.features.items()}
-    return replace(part, **shared, prediction=prediction, features=features)
+    scores = {name: values[rows] for name, values in part.scores.items()}
+    return replace(part, **shared, prediction=prediction, features=features, scores=scores)
 
 
 def event_json(events: Slice, row: int) -> bytes:
@@ -144,6 +145,7 @@ class Pipeline:
 
     sources: Sequence[str]
     profiles: Sequence[Profile] = ()
+    config: ModelConfig = CONFIG
     shard: Shard = field(default_factory=Shard)
     partitions: dict[str, Partition] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -151,8 +153,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.models: dict[ModelKey, Watched] = {}
         for one in self.profiles or (profile(),):
-            self.models[one.key] = watched(CONFIG, one)
-            self.shard.configure(one.key, one, CONFIG)
+            self.models[one.key] = watched(self.config, one)
+            self.shard.configure(one.key, one, self.config)
         self.partitions = {name: Partition() for name in self.sources}
 
     def observe(self, source: str, *parts: Slice | Labels) -> list[bytes]:
@@ -190,9 +192,11 @@ class Pipeline:
         return [finding.model_dump_json().encode() for finding in self.findings]
 
 
-def alone(events: Slice, labels: Labels | None = None) -> Pipeline:
+def alone(
+    events: Slice, labels: Labels | None = None, of: Profile | None = None, config: ModelConfig = CONFIG
+) -> Pipeline:
     """Return the pipeline after one partition took everything in one slice."""
-    run = Pipeline(("telemetry-0", "labels-0"))
+    run = Pipeline(("telemetry-0", "labels-0"), () if of is None else (of,), config)
     run.decide([*run.observe("telemetry-0", events), *(run.observe("labels-0", labels) if labels else ())])
     run.end()
     return run

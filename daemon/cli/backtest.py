@@ -119,6 +119,7 @@ def _summary(run: Backtest, found: list[dict[str, Any]], seconds: float, watchin
         "dropped": list(profile.dropped),
         "refused": counts,
         "counters": run.counters,
+        "estimate": run.estimate,
         "notes": [*run.notes, *profile.notes, *([profile.calibration.note] if profile.calibration.note else [])],
     }
 
@@ -146,6 +147,11 @@ def _show(found: list[dict[str, Any]], summary: dict[str, Any]) -> None:
         f"{summary['charts']} charts · {summary['rows_per_second']} rows/s · {summary['seconds']} s · "
         f"{summary['peak_rss_mb']} MB"
     )
+    if summary["estimate"] and not summary["estimate"]["valid"]:
+        console.print(
+            f"the estimated error is not valid since row {summary['estimate']['since_row']}: "
+            f"{summary['estimate']['reason']}"
+        )
     for chart in summary["unwatchable"]:
         console.print(f"not watched: {chart['chart']}: {chart['reason']}", markup=False)
     for note in summary["notes"]:

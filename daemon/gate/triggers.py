@@ -27,6 +27,8 @@ TRIGGER_OF: dict[Kind, TriggerKind] = {
 MAX_TRAFFIC = 10**12
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 ROLES: tuple[Role, ...] = ("candidate", "serving", "baseline")
+# What watch says about its own estimate: an estimate raises suspicions, it never clears anything.
+NOTES = {"not_valid", "valid"}
 
 
 def on_finding(turn: Turn, finding: Finding) -> None:
@@ -38,6 +40,9 @@ def on_finding(turn: Turn, finding: Finding) -> None:
     in_service = {item.version for item in (scope.serving, scope.candidate) if item}
     if scope.baseline and finding.model_version == scope.baseline.version and finding.model_version not in in_service:
         turn.ignore("other_version", finding.id, "the finding is about the baseline, which does not serve here")
+        return
+    if finding.revision in NOTES:
+        turn.ignore("note", finding.id, finding.message)
         return
     if finding.revision in CLOSING:
         _close(turn, finding)

@@ -66,9 +66,10 @@ def test_the_contract(file: Path) -> None:
     code, lines, _ = run(str(file), "--reference-rows", str(REFERENCE), "--json")
     assert code == 0
     *findings, summary = lines
-    assert {(one["type"], one["kind"], one["subject"]) for one in findings} == {
-        ("finding", "change", "income"),
-        ("finding", "harm", "error"),
+    assert {(one["type"], one["kind"], one["subject"], one["revision"]) for one in findings} == {
+        ("finding", "change", "income", ""),
+        ("finding", "harm", "error", ""),
+        ("revision", "change", "income", "confirmed"),
     }
     for one in findings:
         for name, kind in CONTRACT.items():
@@ -174,7 +175,9 @@ def test_regression_errors_are_judged_by_the_references_quantile(tmp_path: Path)
     found = Backtest(table, Options(REFERENCE, calibrate_seconds=0))
     assert found.build().error_cutoff == pytest.approx(1.645, abs=0.1)
     (harm,) = [one for one in found.findings() if one["kind"] == "harm"]
-    assert harm["effect"] == pytest.approx(0.31, abs=0.1)  # P(|N(0, 2)| > 1.645) = .41
+    assert harm["subject"] == "absolute_error"
+    assert "performance/error/rate" in harm["charts"]
+    assert harm["severity"] == 1.0  # P(|N(0, 2)| > 1.645) = .41, where it was .1
 
 
 @pytest.mark.shared

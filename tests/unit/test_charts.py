@@ -75,7 +75,7 @@ def test_one_step_is_the_formula_of_shiryaev_and_roberts(profile: Profile, bank:
     s = np.array([spec.s_column for spec in bank.charts])[points.chart]
     n = np.array([spec.n_column for spec in bank.charts])[points.chart]
     first, second = (2.0 ** (part[s] * points.a[0] + part[n] * points.b[0]) for part in block)
-    by_hand = (DELTA * first + 2 * DELTA) * second
+    by_hand = (DELTA * first + 2 * DELTA) * second * bank.watchable[points.chart]
     np.testing.assert_allclose(2.0**result.state.log2_r, by_hand, rtol=1e-8)
     mean = [by_hand[points.chart == index].mean() for index in range(len(bank.charts))]
     np.testing.assert_allclose(10.0**result.log_r, mean, rtol=1e-8)

@@ -41,30 +41,33 @@ def labels(*rows: tuple[int, int], own: int = 0) -> LabelRows:
 
 def test_a_label_meets_its_prediction() -> None:
     join = Join(100)
-    assert join.take(predictions(e1=YES, e2=NO), empty_labels(), None)[0].wrong.tolist() == []
-    found, stratum = join.take(empty_predictions(), labels((2, YES), (1, YES)), None)
-    assert found.wrong.tolist() == [0, 1]
-    assert stratum.tolist() == [0, 0]
+    assert join.take(predictions(e1=YES, e2=NO), empty_labels(), None).outcomes.wrong.tolist() == []
+    found = join.take(empty_predictions(), labels((2, YES), (1, YES)), None)
+    assert found.outcomes.wrong.tolist() == [0, 1]
+    assert found.stratum.tolist() == [0, 0]
+    assert found.matched.all()
 
 
 def test_the_first_label_wins_and_contradictions_are_counted() -> None:
     join = Join(100)
     join.take(predictions(e1=YES), labels((1, YES)), None)
-    assert join.take(empty_predictions(), labels((1, NO), (1, YES)), None)[0].wrong.tolist() == []
+    again = join.take(empty_predictions(), labels((1, NO), (1, YES)), None)
+    assert again.outcomes.wrong.tolist() == []
+    assert again.contradicted.tolist() == [0]
     assert join.counters == {"label_contradiction": 1, "label_repeated": 1}
 
 
 def test_a_label_with_its_own_prediction_needs_no_join_and_still_counts_once() -> None:
     join = Join(100)
-    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].wrong.tolist() == [1]
-    assert join.take(empty_predictions(), labels((1, NO), own=YES), None)[0].wrong.tolist() == []
+    assert join.take(empty_predictions(), labels((1, NO), own=YES), None).outcomes.wrong.tolist() == [1]
+    assert join.take(empty_predictions(), labels((1, NO), own=YES), None).outcomes.wrong.tolist() == []
     assert join.counters == {"label_repeated": 1}
 
 
 def test_a_label_may_come_before_its_prediction() -> None:
     join = Join(100)
-    assert join.take(empty_predictions(), labels((1, NO)), None)[0].wrong.tolist() == []
-    assert join.take(predictions(e1=YES), empty_labels(), None)[0].wrong.tolist() == [1]
+    assert join.take(empty_predictions(), labels((1, NO)), None).outcomes.wrong.tolist() == []
+    assert join.take(predictions(e1=YES), empty_labels(), None).outcomes.wrong.tolist() == [1]
     assert join.waiting == {}
 
 
@@ -79,7 +82,7 @@ def test_over_capacity_the_sample_halves_by_hash_and_memory_stays_bounded() -> N
     assert 0 < len(held) <= 1000
     assert held == set(ids[sampled(ids, join.shift)].tolist())
     everything = labels(*((int(event_id), YES) for event_id in ids))
-    assert len(join.take(empty_predictions(), everything, None)[0].wrong) == len(held)
+    assert len(join.take(empty_predictions(), everything, None).outcomes.wrong) == len(held)
 
 
 def test_answered_ids_and_early_labels_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
