@@ -131,6 +131,7 @@ class Detection(Strict):
     open_predictions: int = Field(default=1_000_000, ge=1)
     label_delay_seconds: float | None = Field(default=None, ge=0)  # None: from when the reference's labels came
     calibrate_seconds: float = Field(default=60.0, gt=0)
+    segments: tuple[Name, ...] | None = None  # cohorts within which features are watched; None: all declared ones
     service: Service = Service()
     river: tuple[RiverDetector, ...] = Field(default=(), max_length=64)
     silence_after_seconds: float | None = None  # None: from the profile's gaps

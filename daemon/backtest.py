@@ -8,7 +8,7 @@ last, shorter block is closed too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from regate.detectors.clocks import EventClock, RowClock, row_cells
 from regate.detectors.columns import Categorical, Column, IntArray, Labels, Slice, cut_column
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
+from regate.detectors.fairness import figures
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
 from regate.detectors.labelled import Delivery
@@ -67,6 +68,7 @@ class Backtest:
     profile: Profile = field(init=False)
     notes: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    fairness: list[dict[str, Any]] = field(default_factory=list)  # selection and ratios of each group, at the end
     estimate: dict[str, Any] | None = None  # whether the label-free estimate holds; None where there is none
 
     def build(self, progress: Progress | None = None) -> Profile:
@@ -144,7 +146,12 @@ class Backtest:
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
             piece = self.table.slice(start, stop)
             cell = row_cells(np.arange(start, stop) - first)
-            part = Observed(piece.key, cell_fragments(piece, self.profile, cell, layout=model.layout))
+            flags = {name: rows[start:stop] for name, rows in self.table.flags.items()}
+            again = flags.pop("duplicate", None)
+            part = Observed(
+                piece.key,
+                cell_fragments(piece, self.profile, cell, layout=model.layout, repeated=again, flags=flags),
+            )
             if joins:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
             model.take(part, 0)
@@ -235,10 +242,16 @@ class Backtest:
         self.counters.update({name: number for name, number in model.counters.items() if number})
         if model.join is not None:
             self.counters.update(model.join.counters)
+        if model.watch is not None:
+            self._tell_groups(model.watch)
         if model.watch is not None and model.watch.examiner.chart is not None:
             state = model.watch.validity
             since = None if state.valid else self._row(state.since)
             self.estimate = {"valid": state.valid, "reason": state.reason, "since_row": since}
+
+    def _tell_groups(self, watch: Watch) -> None:
+        """Keep what groups get at the end of the file, since their charts' last restart."""
+        self.fairness = [asdict(one) for one in figures(watch.bank, watch.state)]
 
     def _row(self, mark: int) -> int:
         """Return the row of a mark of the clock in use."""

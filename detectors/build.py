@@ -69,8 +69,10 @@ def build_profile(
     sample, error_cutoff = _reference(config, reference, labels, delivery or Delivery())
     tell("margins", 0.1)
     chosen, dropped = _chosen(candidates(sample), config.detection.max_charts)
-    if not any(candidate.spec.watchable for candidate in chosen):
-        reasons = "; ".join(f"{candidate.spec.name}: {candidate.spec.reason}" for candidate in chosen[:5])
+    # How data come is watched whatever they say: alone it would be a profile of nothing.
+    told = [candidate.spec for candidate in chosen if candidate.spec.family != "data_quality"]
+    if not any(spec.watchable for spec in told):
+        reasons = "; ".join(f"{spec.name}: {spec.reason}" for spec in told[:5])
         raise ConfigError(
             f"no chart can be watched with this reference ({reasons or 'no feature is watched'})",
             hint="take a longer reference, or other features: regate profile build --reference-rows",

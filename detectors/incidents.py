@@ -98,6 +98,11 @@ def six(value: float) -> str:
     return f"{value:.6g}"
 
 
+def harmful(kind: Kind) -> bool:
+    """Return which side a kind is on: harm never joins an incident of changed inputs, nor the other way round."""
+    return kind == "harm"
+
+
 def near_blocks(blocks: int, events: int) -> int:
     """Return how many blocks apart onsets still are one change, from the mean length of blocks so far.
 

@@ -32,6 +32,7 @@ from regate.detectors.incidents import (
     carrier,
     describe,
     followed_level,
+    harmful,
     near_blocks,
     open_incident,
     overlapping,
@@ -379,7 +380,7 @@ class Watch:
         return findings
 
     def _open(self, lead: int, explanation: Explanation, strong: BoolArray, moment: Moment) -> Finding:
-        kind = np.array([chart.kind == self.bank.charts[lead].kind for chart in self.bank.charts])
+        kind = np.array([harmful(chart.kind) == harmful(self.bank.charts[lead].kind) for chart in self.bank.charts])
         members = strong & self._active & kind & overlapping(explanation, lead, self.state.blocks, self._near)
         members[lead] = True
         lead = self._cause(lead, members, explanation)
@@ -439,7 +440,7 @@ class Watch:
     def _join(self, chart: int, explanation: Explanation) -> Incident | None:
         spec = self.bank.charts[chart]
         for incident in self.incidents:
-            if incident.kind != spec.kind:
+            if harmful(incident.kind) != harmful(spec.kind):
                 continue
             onset, blocks = int(explanation.onset_block[chart]), self._near
             if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay

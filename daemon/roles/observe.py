@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+
+import numpy as np
 
 from regate.config.canonical import content_id
 from regate.config.errors import PoisonError
@@ -11,6 +13,7 @@ from regate.config.settings import Limits
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord
 from regate.daemon.bus.records import times_of
+from regate.daemon.control import key_of
 from regate.daemon.roles import standing as standings
 from regate.daemon.roles.standing import Standing
 from regate.daemon.shell.core import Batch, Gap, Output, StepInput, Tick, told
@@ -18,6 +21,7 @@ from regate.daemon.wire.cloudevents import encode_event
 from regate.daemon.wire.dead_letters import dead_letters
 from regate.daemon.wire.decode import Decoder
 from regate.daemon.wire.internal import Heartbeat
+from regate.daemon.wire.reasons import Reason, Refusal
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.breaker import Breaker
 from regate.detectors.columns import Labels, ModelKey, Slice
@@ -26,6 +30,7 @@ from regate.detectors.notices import Notice
 from regate.detectors.observe import NO_TIME, Observed, Partition, Watched, observe, watched
 from regate.detectors.observe_state import dump as dump_partition
 from regate.detectors.observe_state import load as load_partition
+from regate.detectors.refusals import Refused, observe_refused
 
 # A partition proven empty for so long is left out of the minimum over watermarks.
 IDLE_MS = 30_000
@@ -33,6 +38,8 @@ IDLE_MS = 30_000
 MODELS_MS = 3_600_000
 FRAME = (("content-type", b"application/x-regate-frame"),)
 _UNKNOWN = -1
+# What a refusal says of the data; every other reason is a breach of the schema.
+FLAG_OF: dict[str, str] = {Reason.OUT_OF_RANGE: "out_of_range", Reason.NON_FINITE: "non_finite"}
 
 
 @dataclass(slots=True)
@@ -156,6 +163,24 @@ class ObserveCore:
             self._watched(state, piece.key)
         for part in observe(state.partition, rows, state.models, Watched()):
             parts.setdefault(partition_of(part.key.placement, self._partitions), []).append(part)
+        if batch.topic == "telemetry":
+            for part in self._refused(state, decoded.refused):
+                parts.setdefault(partition_of(part.key.placement, self._partitions), []).append(part)
+
+    def _refused(self, state: State, refusals: Sequence[Refusal]) -> Iterator[Observed]:
+        """Count refused events with the model that they named, when it is configured."""
+        found: dict[tuple[str, str], list[Refusal]] = {}
+        for refusal in refusals:
+            if refusal.model in state.standing.view.models:
+                found.setdefault((refusal.model, FLAG_OF.get(refusal.reason, "schema")), []).append(refusal)
+        for (name, flag), own in sorted(found.items()):
+            key = key_of(state.standing.view.models[name])
+            self._watched(state, key)
+            arrival = np.array([refusal.record.timestamp_ms for refusal in own], dtype=np.int64) * 1000
+            count = np.array([refusal.count for refusal in own], dtype=np.int64)
+            part = observe_refused(state.partition, Refused(key, arrival, count, flag), state.models[key])
+            if part is not None:
+                yield part
 
     def _watched(self, state: State, key: ModelKey) -> None:
         if key not in state.models:

@@ -127,7 +127,7 @@ def test_a_followed_chart_leaves_the_mean_and_the_rest_is_scaled_at_most_twice(b
     assert bank.total(log_r) > 390
     assert bank.total(log_r, rest) == pytest.approx(-1.0)
     only = np.zeros(len(bank.charts), dtype=np.bool_)
-    light = chart(bank, "feature_drift/x/missing")
+    light = chart(bank, "data_quality/x/missing")
     only[light] = True
     assert bank.total(log_r, only) == pytest.approx(-1.0 + np.log10(2 * bank.weights[light]))
     assert bank.total(log_r, np.zeros(len(bank.charts), dtype=np.bool_)) < -1e5
