@@ -22,6 +22,7 @@ from regate.detectors.clocks import EventClock, RowClock, row_cells
 from regate.detectors.columns import Categorical, Column, IntArray, Labels, Slice, cut_column
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
+from regate.detectors.estimate_chart import CHART
 from regate.detectors.fairness import figures
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
@@ -242,16 +243,18 @@ class Backtest:
         self.counters.update({name: number for name, number in model.counters.items() if number})
         if model.join is not None:
             self.counters.update(model.join.counters)
-        if model.watch is not None:
-            self._tell_groups(model.watch)
-        if model.watch is not None and model.watch.examiner.chart is not None:
-            state = model.watch.validity
+        if model.watch is None:
+            return
+        self.fairness = [asdict(one) for one in figures(model.watch.bank, model.watch.state)]
+        if model.watch.examiner.estimate is None:
+            return
+        chart = next((one for one in self.profile.charts if one.name == CHART), None)
+        state = model.watch.validity
+        if model.watch.examiner.chart is not None:
             since = None if state.valid else self._row(state.since)
             self.estimate = {"valid": state.valid, "reason": state.reason, "since_row": since}
-
-    def _tell_groups(self, watch: Watch) -> None:
-        """Keep what groups get at the end of the file, since their charts' last restart."""
-        self.fairness = [asdict(one) for one in figures(watch.bank, watch.state)]
+        elif chart is not None:  # refused when the profile was built
+            self.estimate = {"valid": False, "reason": chart.reason, "since_row": self.options.reference_rows}
 
     def _row(self, mark: int) -> int:
         """Return the row of a mark of the clock in use."""

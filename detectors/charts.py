@@ -72,6 +72,7 @@ class Explanation:
     log_r: FloatArray
     before: FloatArray
     start_block: IntArray
+    base: tuple[IntArray, IntArray, FloatArray]  # the chart's three sums where its excursion began
 
 
 class Bank:
@@ -215,6 +216,7 @@ class Bank:
             log_r=self.log_r(state),
             before=self._before(state, best, shift),
             start_block=state.start_block,
+            base=(state.base_s[best], state.base_n[best], state.base_centre[best]),
         )
 
     def _before(self, state: BankState, best: IntArray, shift: FloatArray) -> FloatArray:

@@ -28,6 +28,7 @@ from regate.detectors.views import Test, View
 FAMILY: Family = "performance"
 SUBJECT = "labels"
 PREFIX = f"{FAMILY}/{SUBJECT}/"
+GROUP = f"{PREFIX}coverage of "
 # Groups whose coverage is watched, of all attributes together.
 MOST_GROUPS = 32
 # Column of a coverage section: predictions in the cell in which they were made.

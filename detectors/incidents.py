@@ -36,6 +36,10 @@ QUIET_LOG10 = -1.0
 QUIET_EVENTS = 1024
 # Of which each chart must have seen so many itself: no label is no proof that the error rate is back.
 QUIET_OWN = QUIET_EVENTS // 4
+# "Not shown to be off" is not "back": a stretch must be long enough to tell what the incident was from nothing, at so
+# many standard deviations, and then lie nearer to nothing. A rise of two points in an error rate of .1 takes 8,000
+# outcomes; without this one standing change became three findings. Beyond so many events a stretch decides anyway.
+TELLING, LONGEST_QUIET = 6.0, 32 * QUIET_EVENTS
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Incident:
     charts: list[str] = field(default_factory=list)
     quiet_events: int = 0
     quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
+    since: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums where its excursion began
     # Of harm: chart -> events for which it has been quiet, and its sums when that began.
     quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     severity: float = 0.0  # as last said
@@ -57,6 +62,7 @@ class Incident:
     labelled: int = 0  # outcomes predicted after the onset, how many were wrong, and how many the reference expects
     wrong: int = 0
     expected: float = 0.0
+    looks: int = 0  # how often these were looked at
 
     def near(self, onset_block: int, blocks: int) -> bool:
         """Return whether an excursion that began there, give or take some blocks, is part of this change."""

@@ -2,7 +2,8 @@
 
 An open incident of kind change is *confirmed* when realised performance fell with its onset: an incident of harm whose
 outcomes were predicted from then on. It is *withdrawn* when enough outcomes predicted after its onset show no loss: the
-upper 99 % limit of their error rate lies within the margin (at least two points of accuracy) of the reference's.
+upper 99 % limit of their error rate, at 1,024 outcomes or a doubling of that, lies within the margin (at least two
+points of accuracy) of the reference's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from regate.detectors.cells import Block
 from regate.detectors.columns import IntArray
-from regate.detectors.delivery import PREFIX
+from regate.detectors.delivery import GROUP, PREFIX
 from regate.detectors.history import FIRST, NUMBER, History
 from regate.detectors.incidents import Incident, severity
 from regate.detectors.labelled import AGE
@@ -22,7 +23,7 @@ from regate.detectors.realised import CHART
 from regate.detectors.selection import NOISE, TOLERATED, Selected, Selection
 from regate.detectors.totals import TOTAL, TotalSpec
 
-# Fewer outcomes than this withdraw nothing, however few are wrong.
+# Outcomes are looked at when there are so many, and at each doubling: every look may be wrong once in a hundred times.
 LABELLED = 1024
 # One-sided 99 % of the normal distribution. With .1 errors, independent outcomes and two points tolerated, about 1,230
 # of them show that nothing was lost; with .3 errors about 2,850.
@@ -58,10 +59,12 @@ class Judge:
         incident.expected += outcomes * float(self._profile.points.centre[block.stratum, self._charts[0]])
 
     def no_loss(self, incident: Incident) -> str:
-        """Return in a sentence why nothing was lost; empty as long as that is not shown."""
+        """Return in a sentence why nothing was lost; empty as long as that is not shown. Looks at doublings only."""
         n = incident.labelled
-        if n < LABELLED or not self._charts:
+        if n < LABELLED << incident.looks or not self._charts:
             return ""
+        while n >= LABELLED << incident.looks:
+            incident.looks += 1
         spec = self._profile.charts[self._charts[0]]
         rate, expected = incident.wrong / n, incident.expected / n
         allowed = max(TOLERATED, float(expit(logit(expected) + spec.margin)) - expected)
@@ -94,9 +97,12 @@ class Judge:
         stats = history.since(harm.onset_block)["stats"].sum(axis=0)
         found = self.selected(harm, history, onset_cell)
         said = ""
-        if found.classes or moved:
-            names = [f"class={name}" for name in found.classes] or [name.removeprefix(PREFIX) for name in moved]
+        names = [f"class={name}" for name in found.classes]
+        names = names or [name.removeprefix(GROUP) for name in moved if name.startswith(GROUP)]
+        if names:
             said = f"; selective labels ({', '.join(names[:3])}): what is labelled is not what is predicted"
+        elif moved:
+            said = f"; labels have moved as well ({', '.join(name.removeprefix(PREFIX) for name in moved[:3])})"
         if found.explains:
             said += f", and explains it (at equal shares of classes errors moved by {found.equal:+.3f})"
         usual = -1.0 if self._age is None else self._age.mean * UNIT

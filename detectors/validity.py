@@ -15,7 +15,7 @@ from regate.config.canonical import content_id
 from regate.detectors.calibration import EXCESS, VARIANCE, ResidualSpec
 from regate.detectors.columns import FloatArray, IntArray
 from regate.detectors.estimate import SUM, Estimate, LinearError, ScoredError
-from regate.detectors.estimate_chart import CHART
+from regate.detectors.estimate_chart import CHART, LEAST_EXPLAINED
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import Moment, six
 from regate.detectors.numerics import LN_2, UNIT, round_log2
@@ -117,15 +117,20 @@ def noted(said: Note, moment: Moment, since: int) -> Finding:
 
 
 class Examiner:
-    """Judges a profile's estimate block by block; ``chart`` is the index of its chart, None where it has none."""
+    """Judges a profile's estimate block by block.
+
+    ``chart`` is the index of its chart, None where the reference supports no estimate. A chart that dependence makes
+    unwatchable still has an estimate that may be right or wrong.
+    """
 
     def __init__(self, profile: Profile) -> None:
         layout = profile.layout
-        names = [chart.name for chart in profile.charts if chart.watchable]
-        self.chart = [one.name for one in profile.charts].index(CHART) if CHART in names else None
+        names = [chart.name for chart in profile.charts]
         self.estimate: Estimate | None = next(
             (one for one in layout.sections if isinstance(one, ScoredError | LinearError)), None
         )
+        told = self.estimate is not None and self.estimate.fit.explained >= LEAST_EXPLAINED
+        self.chart = names.index(CHART) if told and CHART in names else None
         self._support = next((one for one in layout.sections if isinstance(one, SupportSpec)), None)
         self._residual = next((one for one in layout.outcome_sections if isinstance(one, ResidualSpec)), None)
         self._loss = next(

@@ -21,10 +21,12 @@ from regate.detectors.history import STRATUM, History
 from regate.detectors.incidents import (
     CAUSES,
     JOIN_LOG10,
+    LONGEST_QUIET,
     MOVED_DEVIATIONS,
     QUIET_EVENTS,
     QUIET_LOG10,
     QUIET_OWN,
+    TELLING,
     Incident,
     Moment,
     accepted,
@@ -241,7 +243,7 @@ class Watch:
                     lost = max(incident.severity, harm.severity)
                     found.append(revised(incident, "confirmed", moment, said, lost))
                     break
-            if not selective and not incident.judged and (said := self.judge.no_loss(incident)):
+            if not incident.judged and (said := self.judge.no_loss(incident)):
                 # It stays here, so that a change that does no harm is not found again and again.
                 incident.judged = "withdrawn"
                 found.append(revised(incident, "withdrawn", moment, said))
@@ -297,7 +299,7 @@ class Watch:
         back = []
         for index in self._charts(incident):
             name = self.bank.charts[index].name
-            if log_r[index] >= level:
+            if log_r[index] + np.log10(self.bank.weights[index]) >= level:  # as it would count in the mean
                 incident.quiet_charts.pop(name, None)
                 continue
             now = (int(self.state.sum_s[index]), int(self.state.sum_n[index]), float(self.state.sum_centre[index]))
@@ -305,7 +307,7 @@ class Watch:
             incident.quiet_charts[name] = (quiet + events, int(first[0]), int(first[1]), float(first[2]))
             if quiet + events < QUIET_EVENTS:
                 continue
-            off = self._off({index: (int(first[0]), int(first[1]), float(first[2]))})
+            off = self._off(incident, {index: (int(first[0]), int(first[1]), float(first[2]))})
             if off is not None:
                 del incident.quiet_charts[name]
                 back += [] if off else [index]
@@ -315,7 +317,7 @@ class Watch:
             if back:
                 self._again(back)
 
-    def _off(self, since: dict[int, tuple[int, int, float]]) -> bool | None:
+    def _off(self, incident: Incident, since: dict[int, tuple[int, int, float]]) -> bool | None:
         """Tell whether any chart is off the reference since its sums were these; None: too few trials to tell."""
         s, n, centre = self.state.sum_s.copy(), self.state.sum_n.copy(), self.state.sum_centre.copy()
         charts = list(since)
@@ -324,7 +326,30 @@ class Watch:
         if bool((self.bank.trials(n)[charts] < QUIET_OWN).any()):
             return None  # not enough of its own yet: the stretch goes on
         off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[charts])
-        return bool((off >= MOVED_DEVIATIONS).any())
+        if bool((off >= MOVED_DEVIATIONS).any()):
+            return True
+        return self._stands(incident, since, s, n, centre)
+
+    def _stands(
+        self, incident: Incident, since: dict[int, tuple[int, int, float]], s: IntArray, n: IntArray, centre: FloatArray
+    ) -> bool | None:
+        """Tell whether a stretch is nearer to what the incident was before it than to nothing; None: too short."""
+        known = {
+            index: incident.since[name] for index in since if (name := self.bank.charts[index].name) in incident.since
+        }
+        if not known:
+            return False
+        s0, n0, centre0 = np.zeros_like(s), np.zeros_like(n), np.zeros_like(centre)
+        for index, first in known.items():
+            quiet = since[index]
+            s0[index], n0[index], centre0[index] = quiet[0] - first[0], quiet[1] - first[1], quiet[2] - first[2]
+        at = list(known)
+        before = self.bank.deviations(s0, n0, centre0)[at] / np.sqrt(np.maximum(self.bank.trials(n0)[at], 1.0))
+        length = np.sqrt(self.bank.trials(n)[at])
+        if bool((np.abs(before) * length < TELLING).any()) and int(n[at].max()) < LONGEST_QUIET:
+            return None
+        now = self.bank.deviations(s, n, centre)[at] / length
+        return bool((np.sign(before) * now > np.abs(before) / 2.0).any())
 
     def _listen(self, incident: Incident, charts: list[int], events: int, *, quiet: bool) -> None:
         """Count the quiet events of an incident, and keep the sums from which its charts are judged."""
@@ -346,7 +371,8 @@ class Watch:
     def _is_back(self, incident: Incident, charts: list[int]) -> bool:
         """Tell whether the charts of a quiet incident are as in the reference; if one is off, listen anew."""
         names = {index: self.bank.charts[index].name for index in charts}
-        off = self._off({i: incident.quiet_from[name] for i, name in names.items() if name in incident.quiet_from})
+        quiet = {i: incident.quiet_from[name] for i, name in names.items() if name in incident.quiet_from}
+        off = self._off(incident, quiet)
         if off:
             incident.quiet_events, incident.quiet_from = 0, {}
         return off is False
@@ -398,10 +424,16 @@ class Watch:
             incident.severity = min(incident.severity, DOUBTFUL) if incident.doubted else incident.severity
             more = {"message": incident.finding.message + said, "severity": incident.severity}
             incident.finding = incident.finding.model_copy(update=more)
+        for index in np.flatnonzero(members):
+            self._remember(incident, int(index), explanation)
         self.incidents.append(incident)
         self.opened += 1
         self._active &= ~members
         return incident.finding
+
+    def _remember(self, incident: Incident, chart: int, explanation: Explanation) -> None:
+        s, n, centre = explanation.base
+        incident.since[self.bank.charts[chart].name] = (int(s[chart]), int(n[chart]), float(centre[chart]))
 
     def _cause(self, lead: int, members: BoolArray, explanation: Explanation) -> int:
         """Return the chart that names the incident: where a feature is in it, what follows from it does not."""
@@ -447,6 +479,7 @@ class Watch:
                 blocks = max(blocks, (self.state.blocks - onset) // 2)
             if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
                 incident.charts.append(spec.name)
+                self._remember(incident, chart, explanation)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
                 return incident

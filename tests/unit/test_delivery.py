@@ -114,6 +114,43 @@ def test_labels_that_stop_for_all_are_not_called_selective(profile: Profile) -> 
     assert "of predictions labelled in time" in findings[0].message
 
 
+def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
+    rows = joined(binary(12_800, 20))
+    labels = delivered(rows, 20, chance(12_800, 20), (60, 300))
+    slow = labels.event_time_us + np.where(np.arange(labels.n) > labels.n // 2, 900_000_000, 0)
+    order = np.argsort(slow, kind="stable")
+    late = pick(replace(labels, event_time_us=slow, arrival_us=slow + 50_000), order)
+    assert isinstance(late, Labels)
+    findings = run_of(rows, late, profile).findings
+    assert ("data_quality", "labels") in {(one.kind, one.subject) for one in findings}
+    assert float(findings[0].effect) < -0.1
+
+
+def test_the_end_of_a_file_is_no_lack_of_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(21)
+    label = np.where(rng.random(ROWS) < 0.9, rng.integers(0, 2, ROWS), np.nan)
+    made = rng.integers(0, 2, ROWS)
+    table = pa.table({"x": rng.normal(size=ROWS), "prediction": made, "label": pa.array(label, from_pandas=True)})
+    pq.write_table(table, tmp_path / "steady.parquet")
+    assert backtested(tmp_path / "steady.parquet", 3_000) == []
+
+
+def test_a_selection_that_the_reference_has_too_is_none() -> None:
+    rows = binary(20_000, 22)
+    negative = rows.events.prediction.values == 0  # type: ignore[union-attr]
+    labelled = chance(20_000, 22, 0.9) & (~negative | chance(20_000, 23, 0.3))
+    age = np.where(labelled, np.random.default_rng(22).integers(1, 3, 20_000), np.nan)
+    usual = replace(rows, label=Numeric(np.where(labelled, rows.label.values, np.nan)))
+    profile = profile_of(BINARY, usual, delivery=Delivery(age), events_per_second=10.0)
+    stream = joined(binary(6_400, 24), binary(6_400, 25, twist=-1.0))
+    negative = stream.events.prediction.values == 0  # type: ignore[union-attr]
+    keep = chance(12_800, 26, 0.9) & (~negative | chance(12_800, 27, 0.3))
+    findings = run_of(stream, delivered(stream, 24, keep, (100, 120)), profile).findings
+    harm = next(one for one in findings if one.kind == "harm")
+    assert "selective" not in harm.message
+    assert max(one.severity for one in findings if one.kind == "harm") > 0.5
+
+
 def biased(path: Path, *, harm: bool) -> None:
     """Class 1 is often wrong, class 0 seldom; from a row on only class 1 is labelled, or errors rise for all."""
     rng = np.random.default_rng(8)

@@ -16,6 +16,7 @@ from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import UNIT
 from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.profile import Profile
+from regate.detectors.ridge import additive
 from regate.detectors.sections import PRESENT
 from regate.detectors.support import OUTSIDE, SupportSpec
 from regate.detectors.tilts import residual_points, rise_points
@@ -144,6 +145,17 @@ def test_the_error_of_a_regression_is_estimated_from_its_inputs(linear: Profile)
         assert estimated(linear, fresh).mean() * spec.scale == pytest.approx(fresh.p_wrong.mean(), rel=0.08)
 
 
+def test_an_error_that_grows_to_both_sides_is_learned_by_squares() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=20_000)
+    model = additive([x], np.minimum(np.square(x) * rng.exponential(size=20_000), 16.0))
+    at = np.array([-2.0, 0.0, 2.0])
+    low, middle, high = (model.base + model.steps[0].at(at)) / UNIT
+    assert low == pytest.approx(4.0, rel=0.15)
+    assert high == pytest.approx(4.0, rel=0.15)
+    assert abs(middle) < 0.2
+
+
 def test_an_estimate_that_explains_nothing_is_not_watched() -> None:
     even = profile_of(REGRESSION, regression(20_000, 10, uneven=0.0))
     spec = chart(even, "performance/estimated_error/mean")
@@ -205,13 +217,13 @@ def test_rows_are_outside_by_any_input(scored: Profile) -> None:
     assert isinstance(x, Numeric)
     values = np.clip(x.values, -3, 3)
     values[:50] = 9.0
-    values[50:60] = np.nan  # never missing in the reference
+    values[200:210] = np.nan  # never missing in the reference
     codes = np.zeros(1_000, dtype=np.int32)
     codes[40:100] = 1  # ten of them are outside by x as well
     features = {"x": Numeric(values), "city": Categorical(codes, ("a", "elsewhere"))}
     stats = scored.accumulate(replace(rows, features=features), np.zeros(1_000, dtype=np.int64), 1)[0]
-    assert stats[spec.first : spec.first + 2].tolist() == [1_000, 100]
-    assert stats[spec.first + OUTSIDE] == 100
+    assert stats[spec.first : spec.first + 2].tolist() == [1_000, 110]
+    assert stats[spec.first + OUTSIDE] == 110
 
 
 def test_an_input_that_never_comes_back_says_nothing_about_the_support() -> None:

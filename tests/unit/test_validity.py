@@ -11,6 +11,7 @@ from tests.scored_streams import BINARY, KEY, REGRESSION, Rows, binary, joined, 
 from tests.telemetry_streams import Pipeline, alone, pick
 
 from regate.detectors import decide_state
+from regate.detectors.columns import Categorical
 from regate.detectors.finding import Finding
 from regate.detectors.profile import Profile
 from regate.detectors.validity import MOST_OUTSIDE, Validity
@@ -93,8 +94,26 @@ def test_rows_outside_the_support_suspend_the_estimate(profile: Profile) -> None
     assert STEADY <= row_of(rows, first.detected_us) < STEADY + 200
     assert STEADY - 64 <= row_of(rows, first.onset_us) < STEADY + 200
     assert [one for one in findings if one.kind == "harm"], "labels show what the estimate hides"
+    change = next(one for one in findings if one.type == "finding" and one.kind == "change")
+    assert change.severity == 0.5, "not the small loss that the estimate sees there"
     assert not [one for one in findings if one.subject == "estimated_error" and one.type == "finding"]
     assert state_of(run).outside
+
+
+def test_what_is_suspended_raises_nothing(profile: Profile) -> None:
+    """Scores are as unsure as can be, of applicants from a city that the reference never had."""
+    doubtful = binary(STEADY, 20, spread=0.35)
+    whole = joined(binary(STEADY, 21), doubtful)
+    known = whole.events.features["city"]
+    assert isinstance(known, Categorical)
+    codes = known.codes.copy()
+    codes[STEADY:] = 3
+    both = {**whole.events.features, "city": Categorical(codes, ("a", "b", "c", "elsewhere"))}
+    calm = replace(profile, charts=tuple(_only_performance(one) for one in profile.charts))
+    findings, _ = story(replace(whole, events=replace(whole.events, features=both)), calm, labelled=False)
+    assert said(findings) == [("estimated_error", "not_valid")]
+    found, _ = story(whole, calm, labelled=False)
+    assert said(found) == [("estimated_error", "")], "inside the support it does"
 
 
 def test_labels_that_contradict_suspend_it_inside_the_support(profile: Profile) -> None:
