@@ -98,6 +98,24 @@ class ReferenceRows(Strict):
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
 
 
+class RiverDetector(Strict):
+    """One of River's detectors that listens to one chart."""
+
+    detector: Literal["ADWIN", "KSWIN", "PageHinkley", "DDM", "EDDM", "FHDDM", "HDDMA", "HDDMW", "HalfSpaceTrees"]
+    chart: str = ""  # as `regate profile show` names it; HalfSpaceTrees listens to all numeric features
+    parameters: dict[str, float | bool] = {}
+    trusted: bool = False  # its alarms are findings although its false alarms exceed its share of the budget
+
+
+class Service(Strict):
+    """What is promised to whoever asks the model; without a number nothing is promised."""
+
+    timeout_ms: float | None = Field(default=None, gt=0)  # a slower answer counts as none
+    error_objective_ratio: float | None = Field(default=None, gt=0, lt=1)  # errors that may happen, of all events
+    latency_objective_ms: float | None = Field(default=None, gt=0)
+    latency_objective_ratio: float = Field(default=0.01, gt=0, lt=1)  # answers that may be slower than that
+
+
 class Detection(Strict):
     """The one number that the operator sets, and the few that follow."""
 
@@ -113,6 +131,9 @@ class Detection(Strict):
     open_predictions: int = Field(default=1_000_000, ge=1)
     label_delay_seconds: float | None = Field(default=None, ge=0)  # None: from when the reference's labels came
     calibrate_seconds: float = Field(default=60.0, gt=0)
+    segments: tuple[Name, ...] | None = None  # cohorts within which features are watched; None: all declared ones
+    service: Service = Service()
+    river: tuple[RiverDetector, ...] = Field(default=(), max_length=64)
     silence_after_seconds: float | None = None  # None: from the profile's gaps
 
 

@@ -144,6 +144,9 @@ class RollBack(Strict):
     window_seconds: float = Field(default=86_400.0, gt=0)
     cool_down_seconds: float = Field(default=900.0, ge=0)  # between two roll-back actions of one scope
     no_fresh_baseline: Literal["hold", "fail_safe"] = "hold"
+    ack_seconds: float = Field(default=300.0, gt=0)  # without an ack: page; after twice as long: fail_safe
+    seen_seconds: float = Field(default=600.0, gt=0)  # after it was applied, until telemetry shows it: else fail_safe
+    helped_seconds: float = Field(default=3600.0, gt=0)  # after it was applied: harm that goes on is fail_safe
     baseline_lease_seconds: float = Field(default=43_200.0, gt=0)  # how long a baseline's own passed run counts
 
 

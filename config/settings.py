@@ -49,6 +49,14 @@ class Schedule(Strict):
     renew_seconds: float = Field(default=60.0, gt=0)  # how often renewal is attempted; the lease says when it is due
 
 
+class Metrics(Strict):
+    """Prometheus. Without a port nothing listens."""
+
+    port: int | None = Field(default=None, ge=0, le=65_535)  # 0: any free one
+    host: str = "127.0.0.1"
+    interval_seconds: float = Field(default=15.0, gt=0)  # how old figures may be
+
+
 class Settings(Strict):
     """One daemon process."""
 
@@ -56,6 +64,7 @@ class Settings(Strict):
     limits: Limits = Limits()
     shell: Shell = Shell()
     schedule: Schedule = Schedule()
+    metrics: Metrics = Metrics()
     instance: str = Field(default="regate-0", pattern=r"^[A-Za-z0-9._-]+$")  # static membership; unique per process
     artefacts: Path = Path(".regate/artefacts")
     log_level: str = "info"

@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pydantic import ValidationError
+
+from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.config.policy import Policy
 from regate.daemon.bus.port import Bus
 from regate.daemon.bus.topics import Topics
-from regate.daemon.control import current, document_record, profile_records
+from regate.daemon.control import acceptance_record, current, document_record, profile_records
+from regate.daemon.incidents import Story
 from regate.daemon.wire.cloudevents import decode_event
-from regate.daemon.wire.internal import Control
+from regate.daemon.wire.internal import Acceptance, Control
 from regate.detectors.profile import Profile
 
 
@@ -42,3 +46,34 @@ def apply_documents(
     finally:
         writer.close(5.0)
         reader.close()
+
+
+def accept_change(
+    bus: Bus, topics: Topics, story: Story, profile: Profile | None, *, actor: str, reason: str, ticket: str = ""
+) -> None:
+    """Put a profile in force, when there is one, and behind it the acceptance of the incident that it describes."""
+    now = time.time_ns() // 1_000_000
+    key = story.key
+    try:
+        said = Acceptance(
+            incident=story.finding.incident,
+            tenant=key.tenant,
+            model=key.model,
+            model_version=key.version,
+            deployment=key.deployment,
+            actor=actor,
+            reason=reason,
+            ticket=ticket,
+            profile="" if profile is None else profile.digest,
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the acceptance is not complete: {error}", hint="--actor and --reason") from error
+    if profile is not None:
+        apply_documents(bus, topics, [], [profile])
+    record = acceptance_record(said, now)
+    writer = bus.writer()
+    try:
+        writer.send(replace(record, topic=topics.name(record.topic)))
+        writer.flush()
+    finally:
+        writer.close(5.0)

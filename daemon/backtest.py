@@ -8,7 +8,7 @@ last, shorter block is closed too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from regate.detectors.columns import Categorical, Column, IntArray, Labels, Slic
 from regate.detectors.decide import FOREVER, Shard, place
 from regate.detectors.decide_model import Model
 from regate.detectors.estimate_chart import CHART
+from regate.detectors.fairness import figures
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
 from regate.detectors.labelled import Delivery
@@ -68,6 +69,7 @@ class Backtest:
     profile: Profile = field(init=False)
     notes: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    fairness: list[dict[str, Any]] = field(default_factory=list)  # selection and ratios of each group, at the end
     estimate: dict[str, Any] | None = None  # whether the label-free estimate holds; None where there is none
 
     def build(self, progress: Progress | None = None) -> Profile:
@@ -145,7 +147,12 @@ class Backtest:
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
             piece = self.table.slice(start, stop)
             cell = row_cells(np.arange(start, stop) - first)
-            part = Observed(piece.key, cell_fragments(piece, self.profile, cell, layout=model.layout))
+            flags = {name: rows[start:stop] for name, rows in self.table.flags.items()}
+            again = flags.pop("duplicate", None)
+            part = Observed(
+                piece.key,
+                cell_fragments(piece, self.profile, cell, layout=model.layout, repeated=again, flags=flags),
+            )
             if joins:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
             model.take(part, 0)
@@ -236,7 +243,10 @@ class Backtest:
         self.counters.update({name: number for name, number in model.counters.items() if number})
         if model.join is not None:
             self.counters.update(model.join.counters)
-        if model.watch is None or model.watch.examiner.estimate is None:
+        if model.watch is None:
+            return
+        self.fairness = [asdict(one) for one in figures(model.watch.bank, model.watch.state)]
+        if model.watch.examiner.estimate is None:
             return
         chart = next((one for one in self.profile.charts if one.name == CHART), None)
         state = model.watch.validity

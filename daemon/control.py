@@ -26,7 +26,7 @@ from regate.config.policy import Policy
 from regate.daemon.bus.port import OutRecord, Reader, Record, TopicPartition
 from regate.daemon.bus.topics import Topics
 from regate.daemon.wire.cloudevents import decode_event, encode_event
-from regate.daemon.wire.internal import Control
+from regate.daemon.wire.internal import Acceptance, Control
 from regate.detectors.columns import ModelKey
 from regate.detectors.profile import Profile
 
@@ -85,6 +85,8 @@ class View:
         control = decode_event(record.value, "control", Control)
         if kind in {"profile", "profile-chunk"}:
             return self._take_profile(control)
+        if kind == "acceptance":
+            return set()  # an event, not a setting: decide takes it once
         if self.digests.get(key) == control.digest:
             return set()
         data = json.loads(control.document)
@@ -186,6 +188,14 @@ def profile_records(profile: Profile, time_ms: int) -> list[OutRecord]:
         )
         for number, piece in enumerate(pieces)
     ]
+
+
+def acceptance_record(acceptance: Acceptance, time_ms: int) -> OutRecord:
+    """Return the control record that closes an incident as accepted."""
+    data = canonical_json(acceptance.model_dump(mode="json"))
+    return _record(
+        Control(kind="acceptance", name=acceptance.incident, digest=digest_bytes(data), document=data.decode()), time_ms
+    )
 
 
 def current(reader: Reader, topics: Topics) -> View:

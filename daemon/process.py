@@ -15,6 +15,7 @@ from regate.config.settings import Settings
 from regate.daemon.assembly import Part, assemble
 from regate.daemon.bus.port import Bus
 from regate.daemon.bus.topics import Topics
+from regate.daemon.metrics import MetricsServer
 from regate.daemon.scheduler import Scheduler
 from regate.daemon.shell.clock import Clock, SystemClock
 from regate.daemon.shell.watchdog import Watchdog
@@ -41,6 +42,9 @@ class Process:
         self._scheduler = None
         if roles & SCHEDULING_ROLES:
             self._scheduler = Scheduler(settings.schedule, topics, bus.writer(), clock, settings.bus.partitions)
+        self._metrics = (
+            MetricsServer(settings.metrics, bus, topics, clock) if settings.metrics.port is not None else None
+        )
         self._threads = [
             threading.Thread(target=self._work, args=(part,), name=part.runner.core.name, daemon=True)
             for part in self.parts
@@ -55,6 +59,9 @@ class Process:
             thread.start()
         if self._scheduler is not None:
             self._scheduler.start()
+        if self._metrics is not None:
+            self._metrics.start()
+            self._log.info("metrics", port=self._metrics.port)
 
     def run(self) -> None:
         """Start, wait until stopped, end cleanly.
@@ -82,6 +89,8 @@ class Process:
             thread.join()
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         for part in self.parts:
             part.stop()
         self._watchdog.stop()

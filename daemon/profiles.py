@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from regate.config.model import ModelConfig
 from regate.config.settings import Limits
 from regate.daemon.bus.port import Bus, Reader, Record, TopicPartition
 from regate.daemon.files.table import read_table
+from regate.daemon.incidents import Story
 from regate.daemon.wire.decode import Decoder
 from regate.detectors.build import build_profile
 from regate.detectors.columns import (
@@ -72,8 +73,11 @@ def from_topic(
     limits: Limits,
     request: Request,
     tell: Progress,
+    quarantine: Mapping[str, Story] | None = None,
 ) -> Profile:
     """Build a profile of ``config``'s model, version and deployment from a stretch of a topic.
+
+    :param quarantine: incidents whose rows are left out; the profile's notes say how many.
 
     :raises ConfigError: when the topic is not there or holds no event of the model in that time.
     """
@@ -90,13 +94,28 @@ def from_topic(
             f"{topic} holds no event of {config.tenant}/{config.model} version {config.version} in that time",
             hint="regate status shows what arrives; widen --since and --until",
         )
-    reference = joined(events)
+    reference, notes = _clean(joined(events), quarantine or {})
     rate = request.events_per_second or config.detection.events_per_second
     if rate is None and request.budget_events is None:
         rate = measured_rate(reference.event_time_us)
     own = [part for part in labels if _is_of(part.key, config, any_version=True)]
     outcome, delivery = outcome_column(reference, own, config)
-    return _build(config, reference, outcome, replace(request, events_per_second=rate), tell, delivery)
+    profile = _build(config, reference, outcome, replace(request, events_per_second=rate), tell, delivery)
+    return replace(profile, notes=(*profile.notes, *notes))
+
+
+def _clean(rows: Slice, quarantine: Mapping[str, Story]) -> tuple[Slice, list[str]]:
+    """Return the rows outside of incidents, and what was left out: a change must not become normal by waiting."""
+    notes = []
+    inside = np.zeros(rows.n, dtype=np.bool_)
+    for name, story in quarantine.items():
+        own = story.covers(rows.event_time_us)
+        inside |= own
+        if own.any():
+            notes.append(
+                f"{int(own.sum())} rows of incident {name} ({story.finding.subject}) left out: --accepts {name}"
+            )
+    return rows.some(~inside) if notes else rows, notes
 
 
 def _build(

@@ -72,7 +72,8 @@ def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, 
     return _cut(reference, block_rows, piece, reach, most, rng)
 
 
-def _fine(reference: Reference, group: IntArray, groups: int) -> IntArray:
+def grouped(reference: Reference, group: IntArray, groups: int) -> IntArray:
+    """Return ``int64[groups, D]``: the statistics of the reference, telemetry and outcomes, summed by ``group``."""
     fine = accumulate(reference.layout, reference.events_view, group, groups)
     if reference.outcomes is not None:
         known = reference.outcomes.known
@@ -85,7 +86,7 @@ def _recombined(reference: Reference, block_rows: int, piece: int, most: int, rn
     """Make each world's blocks from short pieces of its own half of the reference."""
     pieces = reference.rows.n // piece
     group = np.minimum(np.arange(reference.rows.n) // piece, pieces)
-    fine = _fine(reference, group, int(group[-1]) + 1)[:pieces]
+    fine = grouped(reference, group, int(group[-1]) + 1)[:pieces]
     each = int(np.clip(most // WORLDS, 2, WORLD_BLOCKS))
     halves = _halves(pieces, rng)
     made = []
@@ -120,7 +121,7 @@ def _cut(
     within = np.arange(n) - np.flatnonzero(new_run)[run]
     grain_of = _numbered(run, within // grain)
     first_row = np.flatnonzero(np.r_[True, grain_of[1:] != grain_of[:-1]])
-    fine = _fine(reference, grain_of, first_row.size)
+    fine = grouped(reference, grain_of, first_row.size)
     segment_rows = max(block_rows, min(segment_rows, max(1024, n // (2 * SEGMENTS_A_HALF))))
     segment_rows = min(segment_rows, max(n // 4, 1))
     segment_starts = np.arange(0, n - segment_rows + 1, segment_rows)

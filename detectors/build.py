@@ -10,9 +10,11 @@ import numpy as np
 from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
-from regate.detectors.calibrate import calibrate
+from regate.detectors.bootstrap import grouped
+from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
-from regate.detectors.columns import Column, IntArray, ModelKey, Slice
+from regate.detectors.columns import Column, ModelKey, Slice
+from regate.detectors.gaps import gap_table
 from regate.detectors.labelled import Delivery
 from regate.detectors.layout import RARE_BELOW, STRATA_COUNT, Layout
 from regate.detectors.marks import COHORT_BITS, Cohorts, OutcomeShape
@@ -20,14 +22,16 @@ from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.power import with_power
 from regate.detectors.profile import Profile
 from regate.detectors.registry import candidates, sections
+from regate.detectors.river_adapter import RiverSpec
+from regate.detectors.river_rates import river_specs
 from regate.detectors.sections import placed
+from regate.detectors.service import objectives
 
 Progress = Callable[[str, float], None]
 
 DAY_US = 86_400_000_000
 # Fewer rows than this cannot be halved and still show dependence over a block.
 MIN_ROWS = 200
-GAP_QUANTILE = 0.9999
 # Of one attribute: groups beyond the largest are too small to say anything about.
 MAX_COHORTS = 16
 
@@ -65,8 +69,10 @@ def build_profile(
     sample, error_cutoff = _reference(config, reference, labels, delivery or Delivery())
     tell("margins", 0.1)
     chosen, dropped = _chosen(candidates(sample), config.detection.max_charts)
-    if not any(candidate.spec.watchable for candidate in chosen):
-        reasons = "; ".join(f"{candidate.spec.name}: {candidate.spec.reason}" for candidate in chosen[:5])
+    # How data come is watched whatever they say: alone it would be a profile of nothing.
+    told = [candidate.spec for candidate in chosen if candidate.spec.family != "data_quality"]
+    if not any(spec.watchable for spec in told):
+        reasons = "; ".join(f"{spec.name}: {spec.reason}" for spec in told[:5])
         raise ConfigError(
             f"no chart can be watched with this reference ({reasons or 'no feature is watched'})",
             hint="take a longer reference, or other features: regate profile build --reference-rows",
@@ -89,12 +95,28 @@ def build_profile(
         block_rows=block_rows,
         events_per_second=rate,
         budget_events=traffic,
-        gap_us=_gap(reference.event_time_us),
+        gaps_us=gap_table(reference.event_time_us, config.time_zone),
         error_cutoff=error_cutoff,
         dropped=dropped,
+        objectives=objectives(config.detection.service, sample.layout),
         notes=_unwatched_features(config),
     )
-    return with_power(profile)
+    return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
+
+
+def _river(
+    config: ModelConfig, reference: Reference, chosen: list[Candidate], traffic: float | None, block_rows: int
+) -> tuple[RiverSpec, ...]:
+    """Return the configured River detectors with their false alarms on the reference, in blocks of rows."""
+    if not config.detection.river:
+        return ()
+    runs = np.cumsum(np.r_[0, np.diff(reference.stratum) != 0])
+    within = np.arange(reference.rows.n) - np.flatnonzero(np.r_[True, np.diff(runs) != 0])[runs]
+    place = np.r_[True, (np.diff(runs) != 0) | (np.diff(within // block_rows) != 0)]
+    statistics = grouped(reference, np.cumsum(place) - 1, int(place.sum()))
+    return river_specs(
+        config, chosen, statistics, reference.stratum[place].astype(np.int64), (traffic or DEFAULT_TRAFFIC) / block_rows
+    )
 
 
 def _silent(_stage: str, _share: float) -> None:
@@ -144,13 +166,6 @@ def _chosen(found: list[Candidate], most: int) -> tuple[list[Candidate], tuple[s
         [candidate for index, candidate in enumerate(found) if index in keep],
         tuple(candidate.spec.name for index, candidate in enumerate(found) if index not in keep),
     )
-
-
-def _gap(event_time_us: IntArray) -> int:
-    if event_time_us.size < 2:
-        return 0
-    gaps = np.diff(np.sort(event_time_us))
-    return int(np.quantile(gaps, GAP_QUANTILE, method="higher"))
 
 
 def _unwatched_features(config: ModelConfig) -> tuple[str, ...]:

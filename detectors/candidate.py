@@ -9,7 +9,7 @@ import numpy as np
 
 from regate.config.canonical import digest, digest_bytes
 from regate.config.model import ModelConfig
-from regate.detectors.columns import BoolArray, FloatArray, Slice
+from regate.detectors.columns import BoolArray, FloatArray, HashArray, Slice
 from regate.detectors.grids import Coefficients
 from regate.detectors.labelled import Delivery, facts, usual_delay
 from regate.detectors.layout import ChartSpec, Layout
@@ -25,6 +25,13 @@ LEAST_INFORMATION = 0.02
 BLOCK_ROWS = 64
 # Part of every chart's digest: a change of what a chart's state means restarts it.
 STATE_SCHEMA = 1
+
+
+def repeated(event_id: HashArray) -> BoolArray:
+    """Return which rows have an id that an earlier row has."""
+    found = np.ones(event_id.size, dtype=np.bool_)
+    found[np.unique(event_id, return_index=True)[1]] = False
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Reference:
 def _with_facts(
     rows: Slice, stratum: StratumArray, outcomes: Outcomes | None, delivery: Delivery, delay: int | None
 ) -> EventView:
-    return event_view(rows, stratum, more=None if outcomes is None else facts(outcomes, delivery, delay))
+    flags = {"duplicate": repeated(rows.event_id)}
+    return event_view(rows, stratum, flags, more=None if outcomes is None else facts(outcomes, delivery, delay))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,7 @@ from regate.detectors.columns import MISSING_CODE, BoolArray, Categorical, Colum
 from regate.detectors.finding import Kind
 from regate.detectors.layout import MAX_KEPT, MAX_LISTED, RARE_BELOW
 from regate.detectors.rates import Rate, rate_chart
-from regate.detectors.sections import KEPT, MISSING, OTHER, PRESENT, UNSEEN, CategoricalSpec
-
-# Shares of a source's weight.
-CATEGORIES_SHARE, UNSEEN_SHARE = 1.0, 0.25
+from regate.detectors.sections import KEPT, MISSING, OTHER, PRESENT, UNSEEN, CategoricalSpec, packed
 
 
 def categorical_section(name: str, column: Column | None, source: str = "", most: int = MAX_KEPT) -> CategoricalSpec:
@@ -45,43 +42,69 @@ def column_of(reference: Reference, spec: CategoricalSpec) -> Categorical:
 
 
 def category_charts(
-    reference: Reference, spec: CategoricalSpec, family: Family, subject: str, weight: float, kind: Kind = "change"
+    reference: Reference, spec: CategoricalSpec, family: Family, subject: str, weight: float, *, suffix: str = ""
 ) -> list[Candidate]:
-    """Return the charts of a categorical section of telemetry."""
+    """Return the charts of the rates of a categorical section of telemetry; ``suffix`` ends their statistics' names."""
     column = column_of(reference, spec)
     cells = spec.cells(column)
-    present = cells != MISSING
+    present = (cells != MISSING) & trials(reference, spec)
     # Two categories and nothing else: one rate says what both would.
     whole = len(spec.kept) == 2 and not spec.rare
     watched = list(enumerate(spec.kept))[1:] if whole else list(enumerate(spec.kept))
     statistics = [(f"={category}", KEPT + index) for index, category in watched]
     if spec.rare:
         statistics.append(("rare", OTHER))
-    depends = digest([list(spec.kept), list(spec.rare)])
-
-    def rate(statistic: str, cell: int, share: float, *, refused: str = "", up_only: bool = False) -> Rate:
-        return Rate(
-            family=family,
-            subject=subject,
-            statistic=statistic,
-            kind=kind,
-            weight=weight * share,
-            s_column=spec.first + cell,
-            n_column=spec.first + PRESENT,
-            depends=depends,
-            up_only=up_only,
-            refused=refused,
+    return [
+        rate_chart(
+            Rate(
+                family=family,
+                subject=subject,
+                statistic=statistic + suffix,
+                kind="change",
+                weight=weight / len(statistics),
+                s_column=spec.first + cell,
+                n_column=spec.first + PRESENT,
+                depends=_depends(spec),
+            ),
+            np.asarray(cells == cell),
+            present,
+            reference,
         )
-
-    each = CATEGORIES_SHARE / max(len(statistics), 1)
-    found = [
-        rate_chart(rate(statistic, cell, each), np.asarray(cells == cell), present, reference)
         for statistic, cell in statistics
     ]
+
+
+def unseen_chart(
+    reference: Reference, spec: CategoricalSpec, family: Family, subject: str, weight: float, kind: Kind
+) -> Candidate:
+    """Return the chart of categories that the reference lacks; only a rise."""
+    column = column_of(reference, spec)
     many = len(column.categories) > MAX_LISTED and not spec.rare
-    refused = f"more than {MAX_LISTED} categories in the reference" if many else ""
-    unseen = rate("unseen", UNSEEN, UNSEEN_SHARE, refused=refused, up_only=True)
-    return [*found, rate_chart(unseen, _cross_unseen(reference, column), present, reference)]
+    rate = Rate(
+        family=family,
+        subject=subject,
+        statistic="unseen",
+        kind=kind,
+        weight=weight,
+        s_column=spec.first + UNSEEN,
+        n_column=spec.first + PRESENT,
+        depends=_depends(spec),
+        up_only=True,
+        refused=f"more than {MAX_LISTED} categories in the reference" if many else "",
+    )
+    return rate_chart(rate, _cross_unseen(reference, column), column.codes >= 0, reference)
+
+
+def _depends(spec: CategoricalSpec) -> str:
+    return digest(
+        [list(spec.kept), list(spec.rare), packed(spec.where)] if spec.where else [list(spec.kept), list(spec.rare)]
+    )
+
+
+def trials(reference: Reference, spec: CategoricalSpec) -> BoolArray:
+    """Return the rows that count for a section of telemetry."""
+    rows = reference.events_view.where(spec.where)
+    return np.ones(reference.rows.n, dtype=np.bool_) if rows is None else rows
 
 
 def _cross_unseen(reference: Reference, column: Categorical) -> BoolArray:

@@ -73,6 +73,7 @@ class Explanation:
     before: FloatArray
     share: FloatArray
     start_block: IntArray
+    base: tuple[IntArray, IntArray, FloatArray]  # the chart's three sums where its excursion began
 
 
 class Bank:
@@ -217,6 +218,7 @@ class Bank:
             before=self._before(state, best, shift),
             share=_share(state, best, shift),
             start_block=state.start_block,
+            base=(state.base_s[best], state.base_n[best], state.base_centre[best]),
         )
 
     def _before(self, state: BankState, best: IntArray, shift: FloatArray) -> FloatArray:
@@ -256,12 +258,6 @@ class Bank:
         # The reference expects z^2 = 1; for scale charts the stored centre is unused.
         expected = np.where(self._form == "scale", n * float(UNIT), centre)
         return (s - expected) / at / unit, at, spread
-
-    def back(self, s: IntArray, n: IntArray, centre: FloatArray, effect: FloatArray) -> FloatArray:
-        """Return the log likelihood ratio of "as in the reference" against half of an effect, over sums, per chart."""
-        off, at, spread = self._off(s, n, centre)
-        half = effect / 2.0
-        return np.asarray(at * (half * half - 2.0 * off * half) / (2.0 * np.maximum(spread * self._tau, 1e-300)))
 
     def trials(self, n: IntArray) -> FloatArray:
         """Return how many trials counts of each chart stand for."""

@@ -61,8 +61,8 @@ class Categorical:
 Column = Numeric | Categorical
 
 
-def cut_column(column: Column, part: slice) -> Column:
-    """Return a range of a column's rows as a view."""
+def cut_column(column: Column, part: slice | IntArray) -> Column:
+    """Return some of a column's rows; of a range as a view."""
     if isinstance(column, Numeric):
         return Numeric(column.values[part])
     return Categorical(column.codes[part], column.categories)
@@ -88,10 +88,16 @@ class Slice:
     def cut(self, part: slice) -> Slice:
         """Return a range of rows as views."""
         rows = range(self.n)[part]
-        part = slice(rows.start, rows.stop)
+        return self._picked(slice(rows.start, rows.stop), len(rows))
+
+    def some(self, rows: BoolArray) -> Slice:
+        """Return the rows that a mask picks."""
+        return self._picked(np.flatnonzero(rows), int(np.count_nonzero(rows)))
+
+    def _picked(self, part: slice | IntArray, n: int) -> Slice:
         return replace(
             self,
-            n=len(rows),
+            n=n,
             event_id=self.event_id[part],
             event_time_us=self.event_time_us[part],
             arrival_us=self.arrival_us[part],

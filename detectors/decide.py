@@ -16,8 +16,10 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.decide_model import Model
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame
+from regate.detectors.gaps import longest_gap_us
 from regate.detectors.label_join import Join
 from regate.detectors.maturing import Maturing
+from regate.detectors.notices import Notices
 from regate.detectors.observe import NO_TIME
 from regate.detectors.outcomes import sample_shift
 from regate.detectors.profile import Profile
@@ -43,6 +45,7 @@ class Shard:
     models: dict[ModelKey, Model] = field(default_factory=dict)
     open_cell: int = NO_TIME  # cells before it are closed
     silence: Silence = field(default_factory=Silence)
+    notices: Notices = field(default_factory=Notices)
 
     def configure(self, key: ModelKey, profile: Profile | None, config: ModelConfig | None) -> None:
         """Put a profile in force. Charts whose digest is unchanged keep their state, open incidents survive."""
@@ -78,6 +81,7 @@ class Shard:
                 self.silence.heard(part.key, frame.source, part.fragments.last_arrival_us // 1000)
         source.watermark_us = max(source.watermark_us, frame.watermark_us)
         source.idle = frame.idle
+        self.notices.waiting.extend(frame.notices)
         self.silence.alive(frame.source, frame.tick_ms)
 
     def watermark_us(self) -> int:
@@ -101,10 +105,16 @@ class Shard:
         """Take wall time; return what became silent or came back."""
         expected = {}
         for key, model in self.models.items():
-            config = configs.get(key)
-            gap = 0 if model.watch is None else model.watch.profile.gap_us
+            config, rhythm = configs.get(key), self.silence.models.get(key)
+            gap = 0
+            if model.watch is not None and rhythm is not None:
+                profile = model.watch.profile
+                since_us = min(rhythm.last_ms, now_ms) * 1000
+                gap = longest_gap_us(profile.gaps_us, since_us, now_ms * 1000, profile.layout.time_zone)
             expected[key] = expected_gap_ms(gap, None if config is None else config.detection.silence_after_seconds)
-        return self.silence.check(now_ms, expected)
+        keys = sorted(self.models, key=str)
+        told = self.notices.check(now_ms, keys, self.silence.ticks)
+        return told + self.silence.check(now_ms, expected)
 
 
 def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
@@ -131,6 +141,14 @@ def _capacity(config: ModelConfig | None) -> int:
 def inherit(watch: Watch, before: Watch) -> None:
     """Carry over incidents, counts and the state of every chart whose digest is unchanged; the others start anew."""
     watch.incidents, watch.opened, watch.events = before.incidents, before.opened, before.events
+    burning = {one.objective.name: one for one in before.burns}
+    for burn in watch.burns:
+        if old := burning.get(burn.objective.name):
+            burn.bad, burn.all, burn.bucket, burn.since, burn.open = old.bad, old.all, old.bucket, old.since, old.open
+    rings = {one.spec.digest: one for one in before.advisers}
+    for one in watch.advisers:
+        if one.spec.digest in rings:
+            one.restore(rings[one.spec.digest].ring, rings[one.spec.digest].alarms)
     kept = {chart.digest: index for index, chart in enumerate(before.bank.charts)}
     watch.adopt({digest: before.chart_state(index) for digest, index in kept.items()}, before.state.blocks)
     estimate = watch.examiner.chart

@@ -24,6 +24,7 @@ from regate.detectors.finding import Finding
 from regate.detectors.history import NUMBER
 from regate.detectors.incidents import Incident
 from regate.detectors.label_join import VALUE, Join, Segment
+from regate.detectors.notices import Notice
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
 from regate.detectors.silence import Rhythm
@@ -44,6 +45,11 @@ def dump(shard: Shard) -> dict[str, bytes]:
     # One each: the rhythms of a thousand silent models are more than a chunk holds.
     for key, rhythm in shard.silence.models.items():
         chunks[f"{PREFIX}{key}/rhythm"] = pack(_rhythm_meta(key, rhythm), {})
+    stand: dict[str, list[Any]] = {}
+    for (kind, source, name), first in shard.notices.open.items():
+        stand.setdefault(name, []).append([kind, source, _finding(first)])
+    for name, listed in stand.items():
+        chunks[f"{PREFIX}{name}/notices"] = pack({"name": name, "open": listed}, {})
     return chunks
 
 
@@ -68,6 +74,9 @@ def load(
         if name.endswith("/rhythm"):
             said = None if meta["open"] is None else Finding.model_validate(meta["open"])
             shard.silence.models[ModelKey(**meta["key"])] = Rhythm(meta["last_ms"], meta["sources"], said)
+        if name.endswith("/notices"):
+            for kind, source, told in meta["open"]:
+                shard.notices.open[kind, source, meta["name"]] = Finding.model_validate(told)
         if not name.endswith("/model"):
             continue
         key = ModelKey(**meta["key"])
@@ -84,6 +93,7 @@ def _shard_meta(shard: Shard) -> dict[str, Any]:
         "ticks": shard.silence.ticks,
         "started_ms": shard.silence.started_ms,
         "checked_ms": shard.silence.checked_ms,
+        "waiting": [asdict(notice) for notice in shard.notices.waiting],
     }
 
 
@@ -101,6 +111,7 @@ def _restore_shard(shard: Shard, meta: dict[str, Any]) -> None:
     shard.sources = {name: Source(*values) for name, values in meta["sources"].items()}
     shard.silence.ticks = meta["ticks"]
     shard.silence.started_ms, shard.silence.checked_ms = meta["started_ms"], meta["checked_ms"]
+    shard.notices.waiting = [Notice(**{**said, "models": tuple(said["models"])}) for said in meta.get("waiting", ())]
     for key, last_ms, sources, opened in meta.get("rhythms", ()):  # where snapshots had them before `rhythm`
         said = None if opened is None else Finding.model_validate(opened)
         shard.silence.models[ModelKey(**key)] = Rhythm(last_ms, sources, said)
@@ -195,6 +206,7 @@ def _watch_meta(watch: Watch) -> dict[str, Any]:
         "ended_us": clock.ended_us,
         "started_us": clock.started_us,
         "hours": sorted(clock.hours.items()),
+        "advisers": [[one.spec.digest, one.alarms] for one in watch.advisers],
         "validity": asdict(watch.validity),
         "incidents": [_incident(incident) for incident in watch.incidents],
     }
@@ -222,6 +234,12 @@ def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
         arrays["sizes"] = sizes[start:stop]
         yield f"charts/{number:06}", {"digests": [chart.digest for chart in watch.bank.charts[start:stop]]}, arrays
         start, number = stop, number + 1
+    for number, burn in enumerate(watch.burns):
+        opened = None if burn.open is None else _finding(burn.open)
+        about = {"name": burn.objective.name, "bucket": burn.bucket, "since": burn.since, "open": opened}
+        yield f"burns/{number:06}", about, {"bad": burn.bad, "all": burn.all}
+    for number, one in enumerate(watch.advisers):
+        yield f"advisers/{number:06}", {"digest": one.spec.digest}, {"ring": np.array(one.ring, dtype=np.float64)}
     blocks = watch.history.since(0)
     aligned = max(1, CHUNK_BYTES // (8 * (blocks["stats"].shape[1] + 5)))
     # Cut at multiples of a fixed number, so that only the newest chunk changes between snapshots.
@@ -311,6 +329,17 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
             kept[digest] = {name: table[name][points] for name in POINT_FIELDS} | {
                 name: table[name][index : index + 1] for name in CHART_FIELDS
             }
+    for about, table in _named(own, "burns/"):
+        for burn in watch.burns:
+            if burn.objective.name == about["name"]:
+                burn.bad, burn.all, burn.bucket = table["bad"].copy(), table["all"].copy(), about["bucket"]
+                burn.since = about["since"]
+                burn.open = None if about["open"] is None else Finding.model_validate(about["open"])
+    rings = {about["digest"]: table["ring"].tolist() for about, table in _named(own, "advisers/")}
+    for digest, alarms in meta.get("advisers", ()):  # snapshots of before had none
+        for one in watch.advisers:
+            if one.spec.digest == digest:
+                one.restore([tuple(value) for value in rings.get(digest, ())], alarms)
     watch.adopt(kept, meta["blocks"])
     watch.refresh()
     blocks = [table for _, table in _named(own, "history/")]

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from regate.config.model import Family
 
+# Revisions that end an incident.
+CLOSING = frozenset({"recovered", "withdrawn", "accepted"})
 Kind = Literal["change", "harm", "attack", "recurrence", "data_quality", "silence"]
 # not_valid and valid are notes on the label-free estimate: no incident, nothing to decide.
 Revision = Literal["", "confirmed", "withdrawn", "recovered", "accepted", "not_valid", "valid"]
@@ -32,7 +34,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    type: Literal["finding", "revision"] = "finding"
+    type: Literal["finding", "revision", "advice"] = "finding"  # advice: of a detector that promises nothing
     id: str  # UUIDv5 of model key, chart, profile digest, onset, incident number (and revision)
     incident: str  # id of the incident's first finding; equal to id there
     revision: Revision = ""

@@ -16,6 +16,7 @@ from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.cells import Fragments
 from regate.detectors.columns import ModelKey
+from regate.detectors.notices import Notice
 from regate.detectors.observe import Observed
 from regate.detectors.outcomes import LabelRows, Predictions
 
@@ -33,6 +34,7 @@ class Frame:
     tick_ms: int = 0  # 0: not made at a tick
     sources: tuple[str, ...] = ()  # all input partitions known: cells wait for each of them
     parts: tuple[Observed, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 def encode_frames(frame: Frame) -> list[bytes]:
@@ -131,6 +133,7 @@ def _encode(frame: Frame, parts: Sequence[Observed], *, whole: bool) -> bytes:
         "idle": frame.idle,
         "tick": frame.tick_ms,
         "sources": frame.sources,
+        "notices": [asdict(notice) for notice in frame.notices] if whole else [],
         "parts": listed,
     }
     return pack(meta, arrays)
@@ -152,9 +155,14 @@ def decode_frame(data: bytes, before_us: int) -> Frame:
             tick_ms=int(meta["tick"]),
             sources=tuple(str(name) for name in meta["sources"]),
             parts=parts,
+            notices=tuple(_notice(said) for said in meta.get("notices", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PoisonError(f"a frame is malformed: {error}", reason="corrupt") from error
+
+
+def _notice(said: dict[str, Any]) -> Notice:
+    return Notice(**{**said, "models": tuple(str(name) for name in said["models"])})
 
 
 def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:

@@ -26,6 +26,8 @@ NEAR_BLOCKS = 5
 # This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
 # off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
 MOVED_DEVIATIONS = 3.0
+# What comes into a model; correlations, answers and mixes follow from it.
+CAUSES = frozenset({"feature_drift", "data_quality"})
 # Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the severity. It joins when it
 # had moved since the opening restarted it. Until its own onset it cannot have moved by more than about half of what it
 # moved since, or the onset would be earlier: a quarter is nearer to that than to nothing.
@@ -36,8 +38,10 @@ QUIET_LOG10 = -1.0
 QUIET_EVENTS = 1024
 # Of which each chart must have seen so many itself: no label is no proof that the error rate is back.
 QUIET_OWN = QUIET_EVENTS // 4
-# A chart leaves an incident of harm by itself when it is e^this times likelier back than at half of its effect.
-BACK = 4.6
+# "Not shown to be off" is not "back": a stretch must be long enough to tell what the incident was from nothing, at so
+# many standard deviations, and then lie nearer to nothing. A rise of two points in an error rate of .1 takes 8,000
+# outcomes; without this one standing change became three findings. Beyond so many events a stretch decides anyway.
+TELLING, LONGEST_QUIET = 6.0, 32 * QUIET_EVENTS
 
 
 @dataclass(slots=True)
@@ -51,8 +55,8 @@ class Incident:
     charts: list[str] = field(default_factory=list)
     quiet_events: int = 0
     quiet_from: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums when it became quiet
-    # Of harm: the effect of each chart when it came in, for how many events it has been quiet, and its sums before.
-    effects: dict[str, float] = field(default_factory=dict)
+    since: dict[str, tuple[int, int, float]] = field(default_factory=dict)  # chart -> sums where its excursion began
+    # Of harm: chart -> events for which it has been quiet, and its sums when that began.
     quiet_charts: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     severity: float = 0.0  # as last said
     judged: str = ""  # confirmed or withdrawn, by labels
@@ -67,12 +71,15 @@ class Incident:
         return self.onset_block - blocks <= onset_block <= self.opened_block + blocks
 
     def moved_since(self, explanation: Explanation, chart: int, blocks: int) -> bool:
-        """Return whether a chart that this or a later opening restarted has been off, the same way, ever since."""
-        restarted = int(explanation.start_block[chart]) >= self.opened_block - blocks
-        if self.kind == "harm":  # what is seen at once after a restart may have begun before it
-            at_once = explanation.onset_block[chart] <= explanation.start_block[chart] + blocks
-            return restarted and bool(at_once or explanation.share[chart] >= MOVED_TOGETHER)
-        return restarted and bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        """Return whether a chart that this or a later opening restarted has been off, the same way, ever since.
+
+        An excursion that begins where the chart was restarted began before: there is nothing in between to judge by.
+        """
+        start = int(explanation.start_block[chart])
+        at_once = int(explanation.onset_block[chart]) - start <= blocks
+        harm = self.kind == "harm" and bool(explanation.share[chart] >= MOVED_TOGETHER)
+        moved = harm or bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        return start >= self.opened_block - blocks and (at_once or moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,11 @@ def six(value: float) -> str:
     '4.12346'
     """
     return f"{value:.6g}"
+
+
+def harmful(kind: Kind) -> bool:
+    """Return which side a kind is on: harm never joins an incident of changed inputs, nor the other way round."""
+    return kind == "harm"
 
 
 def near_blocks(blocks: int, events: int) -> int:
@@ -187,8 +199,7 @@ def open_incident(
         message=describe(spec, effect, since, moment.total, moment.threshold) + _with(bank, chosen),
     )
     onset_block = int(explanation.onset_block[lead])
-    effects = {bank.charts[index].name: float(explanation.effect[index]) for index in chosen}
-    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss, effects=effects)
+    return Incident(finding, spec.kind, onset_block, moment.block, names, severity=loss)
 
 
 def _loss(bank: Bank, explanation: Explanation, chosen: list[int], suspected: float | None) -> float:
@@ -216,6 +227,36 @@ def carrier(bank: Bank, explanation: Explanation, index: int) -> Carrier:
         evidence=six(float(explanation.log_r[index])),
         effect=six(float(explanation.effect[index])),
         unit=spec.unit,
+    )
+
+
+def advised(finding: Finding, detector: str, *, counts: bool) -> Finding:
+    """Return the finding of one of River's detectors; advice when its false alarms are not within its budget."""
+    identity = content_id("advice", finding.id, detector)
+    return finding.model_copy(
+        update={
+            "id": identity,
+            "incident": identity,
+            "type": "finding" if counts else "advice",
+            "detector": "river_adapter",
+            "severity": finding.severity if counts else 0.0,
+            "message": f"River's {detector} alarms: {finding.message}",
+        }
+    )
+
+
+def accepted(incident: Incident, detected: int, events: int, said: str) -> Finding:
+    """Return the revision that closes an incident because a person took the change for the new normal."""
+    first = incident.finding
+    return first.model_copy(
+        update={
+            "type": "revision",
+            "revision": "accepted",
+            "id": content_id("revision", first.id, "accepted"),
+            "detected_us": max(first.detected_us, detected),
+            "events": events,
+            "message": f"{first.subject}: {said}",
+        }
     )
 
 

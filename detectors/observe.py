@@ -15,6 +15,7 @@ from regate.config.model import ModelConfig
 from regate.detectors.accumulate import accumulate
 from regate.detectors.cells import CELL_US, Fragments, group_rows, layout_digest
 from regate.detectors.columns import BoolArray, HashArray, IntArray, Labels, ModelKey, Slice
+from regate.detectors.data_quality import DUPLICATE, flag_name
 from regate.detectors.marks import marks, marks_of
 from regate.detectors.outcomes import (
     NO_VALUE,
@@ -26,6 +27,7 @@ from regate.detectors.outcomes import (
     values_of,
 )
 from regate.detectors.profile import Profile
+from regate.detectors.sections import HITS, PRESENT
 from regate.detectors.seen import Seen
 from regate.detectors.views import event_view
 
@@ -73,6 +75,7 @@ class Partition:
     watermark_us: int = NO_TIME  # largest event time less the allowed lateness
     seen: dict[ModelKey, Seen] = field(default_factory=dict)
     last_seen_ms: dict[str, int] = field(default_factory=dict)  # placement -> newest arrival
+    versions_ms: dict[str, int] = field(default_factory=dict)  # model key -> newest arrival
     counters: dict[str, int] = field(default_factory=dict)
 
 
@@ -148,6 +151,8 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
     placement = rows.key.placement
     newest_ms = int(rows.arrival_us.max()) // 1000
     state.last_seen_ms[placement] = max(newest_ms, state.last_seen_ms.get(placement, newest_ms))
+    version = str(rows.key)
+    state.versions_ms[version] = max(newest_ms, state.versions_ms.get(version, newest_ms))
     return found, max(watermark_us, times.watermark_us)
 
 
@@ -187,6 +192,8 @@ def cell_fragments(
         stats = np.bincount(group, minlength=total).astype(np.int64).reshape(total, 1)
     else:
         stats = accumulate(profile.layout, event_view(rows, stratum, flags), group, total)
+        if repeated is not None and thrown:
+            _count_repeated(profile, groups.group[repeated], stats)
     historical: IntArray = np.zeros(total, dtype=np.int64)
     if old is not None and bool(old.any()):
         historical = np.bincount(group[old], minlength=total).astype(np.int64)
@@ -200,6 +207,15 @@ def cell_fragments(
         last_arrival_us=int(rows.arrival_us.max()),
         counters=counters or {},
     )
+
+
+def _count_repeated(profile: Profile, group: IntArray, stats: IntArray) -> None:
+    """Count what was left out as what it is: repeated events are trials and hits of one chart, and nothing else."""
+    spec = next((one for one in profile.layout.sections if one.name == flag_name(DUPLICATE)), None)
+    if spec is not None:
+        count = np.bincount(group, minlength=len(stats))
+        stats[:, spec.first + PRESENT] += count
+        stats[:, spec.first + HITS] += count
 
 
 def _shift(model: Watched) -> int:

@@ -19,6 +19,7 @@ def dump(partition: Partition) -> dict[str, bytes]:
     meta = {
         "watermark_us": partition.watermark_us,
         "last_seen_ms": partition.last_seen_ms,
+        "versions_ms": partition.versions_ms,
         "counters": partition.counters,
         "widths": [[asdict(key), seen.width] for key, seen in _by_name(partition)],
     }
@@ -43,6 +44,7 @@ def load(chunks: Mapping[str, bytes]) -> tuple[Partition, list[str]]:
         if name == "partition":
             partition.watermark_us = meta["watermark_us"]
             partition.last_seen_ms, partition.counters = meta["last_seen_ms"], meta["counters"]
+            partition.versions_ms = meta.get("versions_ms", {})
             for key, width in meta["widths"]:
                 partition.seen.setdefault(ModelKey(**key), Seen(width))
         else:

@@ -9,9 +9,11 @@ import numpy as np
 
 from regate.config.canonical import digest_bytes
 from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
+from regate.detectors.burn import Objective
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
+from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.views import StratumArray, event_view, outcome_view
 
 
@@ -56,9 +58,11 @@ class Profile:
     block_rows: int = 64
     events_per_second: float | None = None
     budget_events: float | None = None  # the profile's traffic in events a period, when it is known
-    gap_us: int = 0  # .9999 quantile of the gap between events; 0 when the reference has no times
+    gaps_us: tuple[int, ...] = ()  # longest normal gap by hour of the week; empty when the reference has no times
     error_cutoff: float | None = None  # regression: an outcome is wrong when |error| exceeds this
     dropped: tuple[str, ...] = ()  # charts beyond max_charts
+    river: tuple[RiverSpec, ...] = ()
+    objectives: tuple[Objective, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

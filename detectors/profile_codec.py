@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from regate.config.errors import ConfigError, PoisonError
 from regate.detectors.arrays import pack, unpack
+from regate.detectors.burn import Objective
 from regate.detectors.columns import ModelKey
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import OutcomeShape
 from regate.detectors.profile import Calibration, Points, Profile
 from regate.detectors.registry import SECTIONS
-from regate.detectors.sections import Section
+from regate.detectors.river_adapter import RiverSpec
+from regate.detectors.sections import Linked, Section
 
 SCHEMA = 2
 _REBUILD = "build it again: regate profile build"
@@ -26,7 +28,7 @@ _PLAIN = (
     "block_rows",
     "events_per_second",
     "budget_events",
-    "gap_us",
+    "gaps_us",
     "error_cutoff",
     "dropped",
     "notes",
@@ -47,6 +49,8 @@ def encode(profile: Profile) -> bytes:
         "sections": listed,
         "of_telemetry": len(layout.sections),
         "charts": [asdict(chart) for chart in profile.charts],
+        "objectives": [asdict(one) for one in profile.objectives],
+        "river": [asdict(spec) for spec in profile.river],
         "calibration": asdict(profile.calibration),
         **{name: getattr(profile, name) for name in _PLAIN},
     }
@@ -76,6 +80,8 @@ def decode(data: bytes) -> Profile:
         key=ModelKey(**meta["key"]),
         layout=Layout(sections[:cut], meta["strata"], meta["time_zone"], sections[cut:], shape),
         charts=tuple(ChartSpec(**{name: _frozen(v) for name, v in chart.items()}) for chart in meta["charts"]),
+        objectives=tuple(Objective(**one) for one in meta["objectives"]),
+        river=tuple(RiverSpec(**{name: _frozen(v) for name, v in spec.items()}) for spec in meta["river"]),
         points=Points(**{name: arrays[f"points.{name}"] for name in _POINTS}),
         calibration=Calibration(**{name: _frozen(value) for name, value in meta["calibration"].items()}),
         **plain,
@@ -115,4 +121,4 @@ def _unpack_sections(listed: list[dict[str, Any]], arrays: dict[str, npt.NDArray
                 f"the profile has statistics of type {item['type']!r}, which this regate does not know", hint=_REBUILD
             )
         found.append(kind.unpack({**item["meta"], "first": item["first"]}, own))
-    return tuple(found)
+    return tuple(one.linked(found) if isinstance(one, Linked) else one for one in found)

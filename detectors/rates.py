@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from regate.config.canonical import digest
 from regate.config.model import Family
 from regate.detectors import grids
 from regate.detectors.candidate import Candidate, Reference, stacked, strong
@@ -13,6 +14,7 @@ from regate.detectors.columns import BoolArray
 from regate.detectors.dependence import ROWS_PER_TAU, Inflation, inflation, rate_margin
 from regate.detectors.finding import Kind
 from regate.detectors.layout import ChartSpec
+from regate.detectors.sections import HITS, PRESENT, FlagSpec, packed
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,28 @@ class Rate:
     statistic: str
     kind: Kind
     weight: float
-    s_column: int
-    n_column: int
+    s_column: int = 0
+    n_column: int = 0
     depends: str = ""
     up_only: bool = False  # only a rise is looked for
     refused: str = ""  # a reason not to watch, known before
     title: str = ""
     severity: float = 0.5
     worst: float = 0.0
+
+
+def flag_chart(reference: Reference, spec: FlagSpec, rate: Rate) -> Candidate:
+    """Return the chart of a section that counts hits among its trials."""
+    view, rows = reference.view_of(spec), reference.trials_of(spec)
+    trial, hit = view.where(spec.trial), view.where(spec.hit)
+    assert hit is not None
+    made = replace(
+        rate,
+        s_column=spec.first + HITS,
+        n_column=spec.first + PRESENT,
+        depends=digest([packed(spec.hit), packed(spec.trial)]),
+    )
+    return rate_chart(made, hit, rows if trial is None else rows & trial, reference)
 
 
 def rate_chart(rate: Rate, hit: BoolArray, trial: BoolArray, reference: Reference) -> Candidate:

@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Protocol
 
 from regate.config.model import Family as FamilyName
-from regate.detectors import feature_drift, performance
+from regate.detectors import (
+    behaviour,
+    data_quality,
+    fairness,
+    feature_drift,
+    multivariate_drift,
+    output_drift,
+    performance,
+    service,
+)
 from regate.detectors.calibration import ResidualSpec
 from regate.detectors.candidate import Candidate, Own, Plan, Reference
 from regate.detectors.delivery import CoverageSpec
@@ -32,12 +41,22 @@ class Family(Protocol):
         """Return the charts that the family proposes."""
 
 
-FAMILIES: tuple[Family, ...] = (feature_drift, performance)
+FAMILIES: tuple[Family, ...] = (
+    feature_drift,
+    data_quality,
+    multivariate_drift,
+    output_drift,
+    service,
+    behaviour,
+    performance,
+    fairness,
+)
 
 _KINDS: tuple[type[Section], ...] = (
     NumericSpec,
     CategoricalSpec,
     FlagSpec,
+    multivariate_drift.CrossSpec,
     ScoredError,
     LinearError,
     SupportSpec,

@@ -7,9 +7,9 @@ names it in `regate.detectors.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,14 @@ class Section(Protocol):
     @classmethod
     def unpack(cls, meta: Mapping[str, Any], arrays: Arrays) -> Section:
         """Return the section that `pack` described."""
+
+
+@runtime_checkable
+class Linked(Protocol):
+    """A section that uses what stands in others."""
+
+    def linked(self, sections: Sequence[Section]) -> Section:
+        """Return the section with what it uses of the others."""
 
 
 S = TypeVar("S", bound=Section)
@@ -153,6 +161,7 @@ class CategoricalSpec:
     kept: tuple[str, ...]
     rare: tuple[str, ...]
     source: str = ""
+    where: tuple[Test, ...] = ()
 
     @property
     def path(self) -> str:
@@ -167,11 +176,14 @@ class CategoricalSpec:
     def add(self, view: View, group: IntArray, groups: int, into: IntArray) -> None:
         """Add the counts of the rows."""
         column = view.column(self.path)
-        total = np.bincount(group, minlength=groups)
+        rows = view.where(self.where)
+        own = group if rows is None else group[rows]
+        total = np.bincount(own, minlength=groups)
         if not isinstance(column, Categorical):
             into[:, MISSING] = total
             return
         cells = self.cells(column)
+        group, cells = own, cells if rows is None else cells[rows]
         width = self.width
         counts = np.bincount(group * width + cells, minlength=groups * width).reshape(groups, width)
         into[:, MISSING:] = counts[:, MISSING:]
@@ -191,12 +203,25 @@ class CategoricalSpec:
 
     def pack(self) -> tuple[dict[str, Any], Arrays]:
         """Return names and categories."""
-        return {"name": self.name, "source": self.source, "kept": list(self.kept), "rare": list(self.rare)}, {}
+        return {
+            "name": self.name,
+            "source": self.source,
+            "kept": list(self.kept),
+            "rare": list(self.rare),
+            "where": packed(self.where),
+        }, {}
 
     @classmethod
     def unpack(cls, meta: Mapping[str, Any], _arrays: Arrays) -> CategoricalSpec:
         """Return the section that `pack` described."""
-        return cls(meta["name"], meta["first"], tuple(meta["kept"]), tuple(meta["rare"]), meta["source"])
+        return cls(
+            meta["name"],
+            meta["first"],
+            tuple(meta["kept"]),
+            tuple(meta["rare"]),
+            meta["source"],
+            unpacked(meta["where"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Silence:
 
 
 def expected_gap_ms(gap_us: int, configured_seconds: float | None) -> int:
-    """Return the longest normal gap: as configured, else the profile's .9999 quantile, else unknown.
+    """Return the longest normal gap: as configured, else the profile's for these hours, else unknown.
 
     >>> expected_gap_ms(0, 5.0), expected_gap_ms(90_000_000, None), expected_gap_ms(0, None)
     (5000, 90000, 3600000)

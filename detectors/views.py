@@ -1,8 +1,9 @@
 """Rows as sections see them: named columns of telemetry or of outcomes, each made once.
 
 A *source* is a path. Of telemetry: ``feature/<name>``, ``prediction``, ``class``, ``score/<class>``, ``latency_ms``,
-``error``, ``cohort/<attribute>``, ``entropy``, ``margin``, ``confidence``, ``flag/<name>``. Of outcomes: ``wrong``,
-``label``, ``class``, ``confidence``, ``cohort/<attribute>``. A source that the rows lack is missing everywhere.
+``error``, ``age_ms``, ``client`` (one of 64 buckets of hashes), ``cohort/<attribute>``, ``entropy``, ``margin``,
+``confidence``, ``flag/<name>``. Of outcomes: see `regate.detectors.marks.Outcomes.column`. A source that the rows lack
+is missing everywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from regate.detectors.columns import BoolArray, Categorical, Column, FloatArray,
 from regate.detectors.marks import Outcomes
 from regate.detectors.probabilities import chosen, spread_of
 
+BUCKETS = tuple(f"{number:02}" for number in range(64))  # of client hashes
 StratumArray = npt.NDArray[np.int16]
 SPREAD = ("entropy", "margin", "confidence")
 T = TypeVar("T")
@@ -110,6 +112,12 @@ class EventView(View):
             return None if rows.latency_ms is None else Numeric(rows.latency_ms)
         if kind == "error":
             return None if rows.error is None else _flag(rows.error)
+        if kind == "age_ms":
+            return Numeric((rows.arrival_us - rows.event_time_us) / 1000.0)
+        if kind == "client":
+            return (
+                None if rows.client is None else Categorical((rows.client >> np.uint64(58)).astype(np.int32), BUCKETS)
+            )
         if kind == "class":
             return chosen(rows.prediction, rows.scores)
         if kind not in SPREAD:

@@ -9,26 +9,32 @@ from typing import Literal
 
 import numpy as np
 
+from regate.detectors.burn import Burn, burns
 from regate.detectors.cells import Block
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState, Explanation, StepResult
-from regate.detectors.clocks import Clock, RowClock
+from regate.detectors.clocks import Clock, EventClock, RowClock
 from regate.detectors.columns import BoolArray, FloatArray, IntArray
 from regate.detectors.delivery import PREFIX
 from regate.detectors.estimate import SUM
 from regate.detectors.finding import Finding
 from regate.detectors.history import STRATUM, History
 from regate.detectors.incidents import (
-    BACK,
+    CAUSES,
     JOIN_LOG10,
+    LONGEST_QUIET,
     MOVED_DEVIATIONS,
     QUIET_EVENTS,
     QUIET_LOG10,
     QUIET_OWN,
+    TELLING,
     Incident,
     Moment,
+    accepted,
+    advised,
     carrier,
     describe,
     followed_level,
+    harmful,
     near_blocks,
     open_incident,
     overlapping,
@@ -39,6 +45,7 @@ from regate.detectors.incidents import (
 from regate.detectors.judgement import DOUBTFUL, Judge
 from regate.detectors.numerics import LOG2_10, UNIT, exp2
 from regate.detectors.profile import Profile
+from regate.detectors.river_adapter import Adviser
 from regate.detectors.sections import PRESENT
 from regate.detectors.validity import Examiner, Note, Validity, noted
 
@@ -61,6 +68,8 @@ class Watch:
     state: BankState = field(init=False)
     history: History = field(init=False)
     incidents: list[Incident] = field(default_factory=list)
+    advisers: list[Adviser] = field(init=False)
+    burns: list[Burn] = field(init=False)
     opened: int = 0  # incidents ever opened
     events: int = 0
     validity: Validity = field(default_factory=Validity)
@@ -74,6 +83,9 @@ class Watch:
         self.bank = Bank(self.profile)
         self.state = self.bank.start()
         self.history = History(self.profile.layout.width)
+        # Windows of event time mean nothing where cells are counted off in rows.
+        self.burns = [] if isinstance(self.clock, RowClock) else burns(self.profile.objectives)
+        self.advisers = [Adviser(spec) for spec in self.profile.river]
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
@@ -136,8 +148,10 @@ class Watch:
         )
         self.state = result.state
         self.history.add(block, self.state.blocks, delta)
-        if result.total < threshold and not self.incidents and not notes:
-            return []
+        burnt = [finding for one in self.burns for finding in one.step(block, self.profile.key)]
+        alarmed = [one for one in self.advisers if one.step(block.stats, block.stratum)]
+        if result.total < threshold and not self.incidents and not alarmed and not notes:
+            return burnt
         moment = Moment(
             key=self.profile.key,
             profile_digest=self.profile.digest,
@@ -152,12 +166,44 @@ class Watch:
         )
         findings = [finding for one in notes for finding in self._noted(one, moment)]
         if self.on_finding == "restart":
-            return [*findings, *(self._restarted(moment) if result.total >= threshold else ())]
-        if self.incidents:
-            findings.extend(self._follow(result, moment, block.events))
+            decided = self._restarted(moment) if result.total >= threshold else self._advise(alarmed, moment)
+            return [*burnt, *findings, *decided]
+        findings.extend(burnt)
+        findings.extend(self._follow(result, moment, block.events))
         findings.extend(self._decide(moment, delta))
+        findings.extend(self._advise(alarmed, moment))
         findings.extend(self._judged(block, moment, findings))
         return findings
+
+    def _advise(self, alarmed: list[Adviser], moment: Moment) -> list[Finding]:
+        """Tell what River's detectors say of charts that no incident has: a finding where they keep their budget."""
+        findings = []
+        for one in alarmed:
+            chart = self._index[one.spec.chart]
+            if not self._active[chart]:
+                continue
+            explanation = self.bank.explain(self.state)
+            members = np.zeros(len(self.bank.charts), dtype=np.bool_)
+            moment = replace(moment, number=self.opened + 1)
+            incident = open_incident(self.bank, explanation, chart, members, moment, self._when(explanation, chart))
+            incident.finding = advised(incident.finding, one.spec.detector, counts=one.spec.counts)
+            findings.append(incident.finding)
+            if one.spec.counts:
+                self.opened += 1
+                if self.on_finding == "incident":
+                    self.incidents.append(incident)
+                    self._active[chart] = False
+        return findings
+
+    def accept(self, incident: str, said: str) -> Finding | None:
+        """Close an open incident as the new normal; its charts start over. None when no such incident is open."""
+        for one in self.incidents:
+            if one.finding.id == incident:
+                self.incidents.remove(one)
+                self._again(self._charts(one))
+                detected = self.clock.ended_us or 0 if isinstance(self.clock, EventClock) else 0
+                return accepted(one, detected, self.events, said)
+        return None
 
     def _noted(self, said: Note, moment: Moment) -> list[Finding]:
         """Say that the estimate lost its validity, and take back what it alone has opened; or that it has it again."""
@@ -261,7 +307,7 @@ class Watch:
             incident.quiet_charts[name] = (quiet + events, int(first[0]), int(first[1]), float(first[2]))
             if quiet + events < QUIET_EVENTS:
                 continue
-            off = self._off({index: (int(first[0]), int(first[1]), float(first[2]))}, incident.effects.get(name))
+            off = self._off(incident, {index: (int(first[0]), int(first[1]), float(first[2]))})
             if off is not None:
                 del incident.quiet_charts[name]
                 back += [] if off else [index]
@@ -271,11 +317,8 @@ class Watch:
             if back:
                 self._again(back)
 
-    def _off(self, since: dict[int, tuple[int, int, float]], effect: float | None = None) -> bool | None:
-        """Tell whether any chart is off the reference since its sums were these; None: not known yet.
-
-        :param effect: what a chart that has not come back shows.
-        """
+    def _off(self, incident: Incident, since: dict[int, tuple[int, int, float]]) -> bool | None:
+        """Tell whether any chart is off the reference since its sums were these; None: too few trials to tell."""
         s, n, centre = self.state.sum_s.copy(), self.state.sum_n.copy(), self.state.sum_centre.copy()
         charts = list(since)
         for index, first in since.items():
@@ -285,9 +328,28 @@ class Watch:
         off = np.abs(self.bank.deviations(s, n, centre, tolerant=True)[charts])
         if bool((off >= MOVED_DEVIATIONS).any()):
             return True
-        if effect is not None and bool((self.bank.back(s, n, centre, np.full(n.size, effect))[charts] < BACK).any()):
+        return self._stands(incident, since, s, n, centre)
+
+    def _stands(
+        self, incident: Incident, since: dict[int, tuple[int, int, float]], s: IntArray, n: IntArray, centre: FloatArray
+    ) -> bool | None:
+        """Tell whether a stretch is nearer to what the incident was before it than to nothing; None: too short."""
+        known = {
+            index: incident.since[name] for index in since if (name := self.bank.charts[index].name) in incident.since
+        }
+        if not known:
+            return False
+        s0, n0, centre0 = np.zeros_like(s), np.zeros_like(n), np.zeros_like(centre)
+        for index, first in known.items():
+            quiet = since[index]
+            s0[index], n0[index], centre0[index] = quiet[0] - first[0], quiet[1] - first[1], quiet[2] - first[2]
+        at = list(known)
+        before = self.bank.deviations(s0, n0, centre0)[at] / np.sqrt(np.maximum(self.bank.trials(n0)[at], 1.0))
+        length = np.sqrt(self.bank.trials(n)[at])
+        if bool((np.abs(before) * length < TELLING).any()) and int(n[at].max()) < LONGEST_QUIET:
             return None
-        return False
+        now = self.bank.deviations(s, n, centre)[at] / length
+        return bool((np.sign(before) * now > np.abs(before) / 2.0).any())
 
     def _listen(self, incident: Incident, charts: list[int], events: int, *, quiet: bool) -> None:
         """Count the quiet events of an incident, and keep the sums from which its charts are judged."""
@@ -309,7 +371,8 @@ class Watch:
     def _is_back(self, incident: Incident, charts: list[int]) -> bool:
         """Tell whether the charts of a quiet incident are as in the reference; if one is off, listen anew."""
         names = {index: self.bank.charts[index].name for index in charts}
-        off = self._off({i: incident.quiet_from[name] for i, name in names.items() if name in incident.quiet_from})
+        quiet = {i: incident.quiet_from[name] for i, name in names.items() if name in incident.quiet_from}
+        off = self._off(incident, quiet)
         if off:
             incident.quiet_events, incident.quiet_from = 0, {}
         return off is False
@@ -343,9 +406,10 @@ class Watch:
         return findings
 
     def _open(self, lead: int, explanation: Explanation, strong: BoolArray, moment: Moment) -> Finding:
-        kind = np.array([chart.kind == self.bank.charts[lead].kind for chart in self.bank.charts])
+        kind = np.array([harmful(chart.kind) == harmful(self.bank.charts[lead].kind) for chart in self.bank.charts])
         members = strong & self._active & kind & overlapping(explanation, lead, self.state.blocks, self._near)
         members[lead] = True
+        lead = self._cause(lead, members, explanation)
         incident = open_incident(
             self.bank,
             explanation,
@@ -360,10 +424,23 @@ class Watch:
             incident.severity = min(incident.severity, DOUBTFUL) if incident.doubted else incident.severity
             more = {"message": incident.finding.message + said, "severity": incident.severity}
             incident.finding = incident.finding.model_copy(update=more)
+        for index in np.flatnonzero(members):
+            self._remember(incident, int(index), explanation)
         self.incidents.append(incident)
         self.opened += 1
         self._active &= ~members
         return incident.finding
+
+    def _remember(self, incident: Incident, chart: int, explanation: Explanation) -> None:
+        s, n, centre = explanation.base
+        incident.since[self.bank.charts[chart].name] = (int(s[chart]), int(n[chart]), float(centre[chart]))
+
+    def _cause(self, lead: int, members: BoolArray, explanation: Explanation) -> int:
+        """Return the chart that names the incident: where a feature is in it, what follows from it does not."""
+        if self.bank.charts[lead].family in CAUSES:
+            return lead
+        causes = [index for index in np.flatnonzero(members) if self.bank.charts[index].family in CAUSES]
+        return int(max(causes, key=lambda index: explanation.log_r[index])) if causes else lead
 
     def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
         """Return what is known of the labels behind a harm, and whether that explains it."""
@@ -395,14 +472,14 @@ class Watch:
     def _join(self, chart: int, explanation: Explanation) -> Incident | None:
         spec = self.bank.charts[chart]
         for incident in self.incidents:
-            if incident.kind != spec.kind:
+            if harmful(incident.kind) != harmful(spec.kind):
                 continue
             onset, blocks = int(explanation.onset_block[chart]), self._near
             if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay
                 blocks = max(blocks, (self.state.blocks - onset) // 2)
             if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
                 incident.charts.append(spec.name)
-                incident.effects[spec.name] = float(explanation.effect[chart])
+                self._remember(incident, chart, explanation)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
                 return incident

@@ -124,6 +124,8 @@ class World:
         self.said: list[Emitted] = []
         self.watching = True
         self.lag_ms = 0
+        self.carrying: tuple[str, ...] = ()  # versions that have traffic now
+        self.versions: dict[str, int] = {}
         self.count = 0
         self.feed("tick", TickSeen(now_ms=self.now_ms))
         if policy is not None:
@@ -140,6 +142,7 @@ class World:
         return out
 
     def beat(self, *models: str) -> None:
+        self.versions |= {f"{SCOPE}@{version}": self.now_ms for version in self.carrying}
         self.feed(
             "heartbeat",
             Heartbeat(
@@ -150,6 +153,7 @@ class World:
                 lag_ms=self.lag_ms,
                 watermark_us=0,
                 models=models or ("default/loan",),
+                versions=dict(self.versions),
             ),
         )
 

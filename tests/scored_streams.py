@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regate.config.model import Feature, ModelConfig, Output
+from regate.config.model import Detection, Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
 from regate.detectors.columns import Categorical, Labels, ModelKey, Numeric, Slice
 from regate.detectors.profile import Profile
@@ -16,6 +16,8 @@ BINARY = ModelConfig(
     model="scored",
     features={"x": Feature(type="numeric"), "city": Feature(type="categorical")},
     output=Output(type="binary", classes=("0", "1"), positive="1"),
+    # How data come (twice, late) is what tests vary: it must change no other figure.
+    detection=Detection(families={"data_quality": 0}),
 )
 REGRESSION = ModelConfig(
     model="scored",

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from regate.config.model import Feature, ModelConfig, Output
+from regate.config.model import Detection, Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
 from regate.detectors.columns import Categorical, Column, Labels, ModelKey, Numeric, Slice
 from regate.detectors.decide import Shard
@@ -28,6 +28,8 @@ CONFIG = ModelConfig(
         "region": Feature(type="categorical"),
     },
     output=Output(type="binary", classes=("0", "1"), positive="1"),
+    # How data come (twice, late, old) is what these tests vary: it must change no other figure.
+    detection=Detection(families={"data_quality": 0}),
 )
 
 

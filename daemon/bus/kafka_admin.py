@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from regate.config.errors import ConfigError
 from regate.daemon.bus.kafka_client import Cluster
 from regate.daemon.bus.kafka_errors import mapped
-from regate.daemon.bus.port import TopicSpec
+from regate.daemon.bus.port import TopicPartition, TopicSpec
 
 # A topic without a leader for every partition refuses the first record; creation waits for them.
 READY_MS = 15_000
@@ -89,6 +90,11 @@ class KafkaAdmin:
         if present:
             with mapped("delete topics"):
                 self._client.delete_topics(sorted(present))
+
+    def forget(self, partition: TopicPartition, before: int) -> None:
+        """Drop the records below ``before``, as retention does (tests and drills)."""
+        with mapped(f"drop records of {partition.topic}-{partition.partition}"):
+            self._client.delete_records({KafkaTopicPartition(*partition): before})
 
     def close(self) -> None:
         """Release the connection."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from regate.daemon.bus.memory_cluster import Faults, MemoryCluster
 from regate.daemon.bus.memory_consumer import MemoryConsumer, MemoryReader
 from regate.daemon.bus.memory_producer import MemoryAdmin, MemoryTransactions, MemoryWriter
-from regate.daemon.bus.port import TopicPartition
 
 
 class MemoryBus:
@@ -64,11 +63,6 @@ class MemoryBus:
         with self._cluster.lock:
             for log in self._cluster.topic(topic).logs:
                 log.compact(drop_tombstones=drop_tombstones)
-
-    def trim(self, partition: TopicPartition, before: int) -> None:
-        """Forget the records below ``before`` now, as retention does."""
-        with self._cluster.lock:
-            self._cluster.log(partition).trim(before)
 
     def close(self) -> None:
         """Nothing to release."""

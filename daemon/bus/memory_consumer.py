@@ -132,6 +132,8 @@ class MemoryConsumer:
             if left <= 0 or position is None or self._cluster.faults.delay(partition):
                 continue
             log = self._cluster.log(partition)
+            if position > log.end:  # the topic was made anew: as Kafka's consumer, go on at the beginning
+                position = log.start
             records, self._positions[partition] = log.committed(max(position, log.start), sys.maxsize, left)
             if records:
                 found[partition] = records

@@ -199,5 +199,11 @@ class MemoryAdmin:
             for group in self._cluster.groups.values():
                 group.offsets = {tp: offset for tp, offset in group.offsets.items() if tp.topic not in topics}
 
+    def forget(self, partition: TopicPartition, before: int) -> None:
+        """Drop the records below ``before``, as retention does."""
+        with self._cluster.lock:
+            self._cluster.reachable()
+            self._cluster.log(partition).trim(before)
+
     def close(self) -> None:
         """Nothing to release."""

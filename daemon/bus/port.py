@@ -207,6 +207,9 @@ class Admin(Protocol):
     def delete(self, topics: Sequence[str]) -> None:
         """Delete topics (tests and demos)."""
 
+    def forget(self, partition: TopicPartition, before: int) -> None:
+        """Drop the records below ``before``, as retention does (tests and drills)."""
+
     def close(self) -> None:
         """Release the connection."""
 

@@ -120,6 +120,7 @@ def _summary(run: Backtest, found: list[dict[str, Any]], seconds: float, watchin
         "refused": counts,
         "counters": run.counters,
         "estimate": run.estimate,
+        "fairness": run.fairness,
         "notes": [*run.notes, *profile.notes, *([profile.calibration.note] if profile.calibration.note else [])],
     }
 

@@ -11,6 +11,7 @@ from regate.config.errors import ConfigError, RegateError
 from regate.daemon.cli import apply as apply_verb
 from regate.daemon.cli import (
     backtest,
+    budget,
     check_config,
     demo,
     deploy,
@@ -58,6 +59,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(kafka.app, name="kafka")
 app.add_typer(topics.app, name="topics")
 app.add_typer(profile.app, name="profile")
+app.add_typer(budget.app, name="budget")
 
 
 def main() -> None:

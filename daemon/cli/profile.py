@@ -40,6 +40,9 @@ def build(
         float | None, typer.Option(help="Work limit of the calibration; 0 keeps the ceiling.", min=0.0)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration.")] = 0,
+    accepts: Annotated[
+        list[str] | None, typer.Option(help="Topic: incident whose rows are the new normal; others are left out.")
+    ] = None,
     settings: SettingsFile = None,
     bootstrap_servers: Annotated[str | None, typer.Option(help="Kafka, host:port[,host:port].")] = None,
     as_json: AsJson = False,
@@ -59,10 +62,21 @@ def build(
             )
         else:
             from regate.daemon.cli.connection import connect
+            from regate.daemon.control import key_of
+            from regate.daemon.incidents import quarantined, read_stories
 
             link = connect(settings, bootstrap_servers)
             profile = from_topic(
-                link.bus, source, labels_topic, model, since, until, link.settings.limits, request, report
+                link.bus,
+                source,
+                labels_topic,
+                model,
+                since,
+                until,
+                link.settings.limits,
+                request,
+                report,
+                quarantined(read_stories(link.bus, link.topics), key_of(model), frozenset(accepts or [])),
             )
     out.write_bytes(profile.to_bytes())
     _say(profile, as_json, f"wrote {out}; put it on the bus with: regate apply -f {out}")
@@ -78,6 +92,40 @@ def show(file: Annotated[Path, typer.Argument(help="A profile file.")], as_json:
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", hint="regate profile build") from error
     _say(Profile.from_bytes(data), as_json, "")
+
+
+@app.command("accept")
+def accept(
+    incident: Annotated[str, typer.Argument(help="Id of an open incident: regate status, or the findings topic.")],
+    *,
+    actor: Annotated[str, typer.Option(help="Who decides this.")],
+    reason: Annotated[str, typer.Option(help="Why the change is normal from now on.")],
+    ticket: Annotated[str, typer.Option(help="Where it was discussed.")] = "",
+    profile: Annotated[
+        Path | None, typer.Option(help="The new normal, put in force with it; without one the charts start over.")
+    ] = None,
+    settings: SettingsFile = None,
+    bootstrap_servers: Annotated[str | None, typer.Option(help="Kafka, host:port[,host:port].")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accept a change as the new normal: its incident ends, and the suite must still pass before the gate opens."""
+    from regate.daemon.apply import accept_change
+    from regate.daemon.cli.connection import connect
+    from regate.daemon.incidents import find, read_stories
+    from regate.detectors.profile import Profile
+
+    made = None if profile is None else Profile.from_bytes(profile.read_bytes())
+    link = connect(settings, bootstrap_servers)
+    story = find(read_stories(link.bus, link.topics), incident)
+    if made is not None and made.key != story.key:
+        raise ConfigError(
+            f"{profile} describes {made.key}, the incident is of {story.key}", hint="regate profile build"
+        )
+    accept_change(link.bus, link.topics, story, made, actor=actor, reason=reason, ticket=ticket)
+    if as_json:
+        typer.echo(json.dumps({"accepted": incident, "model": str(story.key), "profile": made and made.digest}))
+    else:
+        typer.echo(f"accepted {incident} ({story.finding.subject} of {story.key}); regate status shows the next run")
 
 
 def _say(profile: Profile, as_json: bool, last: str) -> None:
@@ -104,6 +152,14 @@ def _say(profile: Profile, as_json: bool, last: str) -> None:
         )
     for chart in profile.unwatchable:
         console.print(f"not watched: {chart.name}: {chart.reason}", markup=False, highlight=False)
+    for one in profile.river:
+        verdict = "within its budget" if one.rate <= one.allowed else "trusted, beyond it" if one.trusted else "advice"
+        console.print(
+            f"river: {one.detector} on {one.chart}: at most {one.rate:.3g} false alarms a block, "
+            f"allowed {one.allowed:.3g}: {verdict}",
+            markup=False,
+            highlight=False,
+        )
     for name in profile.dropped:
         console.print(f"dropped, beyond max_charts: {name}", markup=False, highlight=False)
     for note in (*profile.notes, calibration.note, *(f"tau widened: {name}" for name in calibration.widened)):
@@ -148,6 +204,16 @@ def described(profile: Profile) -> dict[str, Any]:
                 "digest": chart.digest,
             }
             for chart in profile.charts
+        ],
+        "river": [
+            {
+                "detector": one.detector,
+                "chart": one.chart,
+                "false_alarms_a_block": one.rate,
+                "allowed_a_block": one.allowed,
+                "counts": one.counts,
+            }
+            for one in profile.river
         ],
         "dropped": list(profile.dropped),
         "notes": list(profile.notes),

@@ -35,6 +35,7 @@ def row(name: str, state: GateState, now: int) -> dict[str, object]:
         "seq": state.seq,
         "valid_until": state.valid_until,
         "incidents": state.incidents_open,
+        "remedy": state.remedy.stage if state.remedy else "",
         "pending": state.pending.running or ", ".join(state.pending.queued),
         "decision": state.decision_id,
     }
@@ -66,5 +67,6 @@ def status(
         for line in item["because"]:  # type: ignore[attr-defined]
             typer.echo(f"    {line}")
         # Not a table: its cells would cut the id that `regate replay` needs.
+        remedy = f" · roll-back {item['remedy']}" if item["remedy"] else ""
         runs = f" · runs: {item['pending']}" if item["pending"] else ""
-        typer.echo(f"  {item['incidents']} open incidents{runs} · decision {item['decision']}")
+        typer.echo(f"  {item['incidents']} open incidents{remedy}{runs} · decision {item['decision']}")

@@ -20,7 +20,9 @@ from regate.daemon.wire.columns import Parts, PartsReader
 from regate.daemon.wire.hashing import hash_column
 from regate.daemon.wire.infer import infer_config
 from regate.daemon.wire.reasons import Reason
+from regate.detectors.candidate import repeated
 from regate.detectors.columns import (
+    BoolArray,
     Column,
     FloatArray,
     IntArray,
@@ -114,6 +116,17 @@ class Table:
             place = (bad.field, str(bad.reason))
             counts[place] = counts.get(place, 0) + int(np.count_nonzero(bad.rows))
         return counts
+
+    @cached_property
+    def flags(self) -> dict[str, BoolArray]:
+        """Return which rows the daemon would refuse or leave out, by data quality's names."""
+        named = {Reason.OUT_OF_RANGE: "out_of_range", Reason.NON_FINITE: "non_finite"}
+        found = {name: np.zeros(self.rows, dtype=np.bool_) for name in ("out_of_range", "non_finite", "schema")}
+        for bad in self._parts.bad:
+            found[named.get(bad.reason, "schema")] |= bad.rows
+        if self._parts.event_id is not None:
+            found["duplicate"] = repeated(self._parts.event_id)
+        return found
 
     @cached_property
     def whole(self) -> Slice:

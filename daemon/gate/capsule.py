@@ -20,7 +20,7 @@ from regate.config.policy import Policy
 from regate.daemon.gate.events import Build, GateDecision
 from regate.daemon.gate.state import ModelDocument, PolicyDocument, Scope, Shard
 from regate.daemon.gate.step import Decided, meet
-from regate.daemon.gate.turn import Given, Kind, Removed, TickSeen
+from regate.daemon.gate.turn import GapSeen, Given, Kind, Removed, TickSeen
 from regate.daemon.wire.internal import Ack, Clock, Command, Control, Heartbeat
 from regate.detectors.finding import Finding
 from regate.scenarios.contracts import RunResult
@@ -36,6 +36,7 @@ INPUTS: dict[Kind, type[BaseModel]] = {
     "clock": Clock,
     "control": Control,
     "control-removed": Removed,
+    "gap": GapSeen,
 }
 
 
@@ -52,7 +53,8 @@ def _model(document: ModelDocument | None) -> dict[str, Any] | None:
 
 def _beat(beat: Heartbeat, placement: str) -> dict[str, Any]:
     carried = (placement,) if placement in beat.models else ()
-    return beat.model_copy(update={"models": carried}).model_dump(mode="json")
+    versions = {name: at for name, at in beat.versions.items() if name.startswith(f"{placement}/")}
+    return beat.model_copy(update={"models": carried, "versions": versions}).model_dump(mode="json")
 
 
 def write(shard: Shard, decided: Decided) -> bytes:

@@ -234,6 +234,16 @@ class Pending(Frozen):
     queued: tuple[str, ...] = ()  # trigger kinds that wait
 
 
+class RemedyState(Frozen):
+    """The last roll-back: how far it has come."""
+
+    decision_id: str
+    stage: Literal["requested", "applied", "seen", "helped", "failed", "lifted"]
+    version: str  # rolled back to
+    requested_at: str
+    applied_at: str = ""
+
+
 class GateState(Frozen):
     """The effective state of one scope: read the compacted topic to its end and you know all."""
 
@@ -258,6 +268,7 @@ class GateState(Frozen):
     incidents: tuple[IncidentRef, ...] = ()  # the worst of the open ones
     incidents_open: int = 0
     blocked_by: tuple[str, ...] = ()  # why the last renewal or clear did not happen
+    remedy: RemedyState | None = None
     ack: str = ""  # "<decision id> <state>" of the last acknowledgement
     policy: PolicyRef
 

@@ -351,5 +351,6 @@ def due(scope: Scope, now_ms: int) -> bool:
         (scope.verdict != "approve" and bool(scope.passes or scope.deferred or scope.damaged))
         or (scope.lease is not None and now_ms >= scope.lease.renew_at_ms)
         or (scope.running is not None and now_ms >= scope.running.request.deadline_ms)
+        or (scope.remedy is not None and scope.remedy.open)
         or (scope.override is not None and now_ms >= scope.override.expires_ms)
     )

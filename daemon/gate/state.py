@@ -108,6 +108,27 @@ class Requalify(Stored):
     signers: tuple[str, ...] = ()
 
 
+Stage = Literal["requested", "applied", "seen", "helped", "failed", "lifted"]
+
+
+class Remedy(Stored):
+    """The roll-back under way, see `regate.daemon.gate.remedy`."""
+
+    decision_id: str
+    version: str  # rolled back to
+    before: str  # rolled back from
+    incidents: tuple[str, ...] = ()  # open when it was asked for
+    stage: Stage = "requested"
+    requested_ms: int
+    applied_ms: int = 0
+    paged: bool = False  # of this stage's deadline
+
+    @property
+    def open(self) -> bool:
+        """Return whether its end is still to come."""
+        return self.stage in {"requested", "applied", "seen"}
+
+
 class Scope(Stored):
     """Everything about one gate."""
 
@@ -150,6 +171,7 @@ class Scope(Stored):
     deferred: Literal["", "cool_down", "no_fresh_baseline"] = ""
     blocked_by: tuple[str, ...] = ()
     roll_back_decision: str = ""  # the last decision that asked for a roll-back
+    remedy: Remedy | None = None
     ack: str = ""
     published: str = ""  # digest of the last published GateState
     traffic: int = 0  # events seen, by the last finding

@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from regate.config.canonical import digest
 from regate.config.model import ModelConfig
 from regate.config.policy import Policy
-from regate.daemon.gate import commands, machine, queue, runs, triggers
+from regate.daemon.gate import commands, machine, queue, remedy, runs, triggers
 from regate.daemon.gate.events import Build, GateDecision, GateState, Ignored
 from regate.daemon.gate.state import ModelDocument, PolicyDocument, Scope, Shard
-from regate.daemon.gate.turn import Given, Removed, TickSeen, Turn
+from regate.daemon.gate.turn import GapSeen, Given, Removed, TickSeen, Turn
 from regate.daemon.gate.view import gate_state
 from regate.daemon.wire.internal import Ack, Clock, Command, Control, Heartbeat
 from regate.detectors.finding import Finding
@@ -99,6 +99,8 @@ def absorb(shard: Shard, given: Given) -> Absorbed:
     data = given.data
     if isinstance(data, TickSeen):
         return _absorb_tick(shard, data)
+    if isinstance(data, GapSeen):
+        return Absorbed(scopes=tuple(sorted(shard.scopes)))
     if isinstance(data, Heartbeat):
         last = shard.sources.get(data.source)
         # A clock that runs ahead must not vouch for the time after its last word: what has arrived was said by now.
@@ -112,6 +114,8 @@ def absorb(shard: Shard, given: Given) -> Absorbed:
         return _absorb_control(shard, data, given)
     if isinstance(data, Removed):
         return _absorb_removal(shard, data)
+    if isinstance(data, Finding) and data.type == "advice":
+        return Absorbed()  # told to people, never acted on
     if isinstance(data, Finding) and max(len(data.id), len(data.incident), len(data.model_version)) > MAX_NAME:
         refused = Ignored(reason="too_large", kind=given.kind, id=data.id[:MAX_NAME], ref=given.ref)
         return Absorbed(ignored=(refused,))
@@ -220,6 +224,8 @@ def meet(shard: Shard, name: str, given: Given, build: Build, model_before: Mode
         triggers.on_first_sight(turn)
     if isinstance(data, TickSeen):
         _on_tick(turn)
+    elif isinstance(data, GapSeen):
+        triggers.on_gap(turn, data)
     elif isinstance(data, Finding):
         triggers.on_finding(turn, data)
     elif isinstance(data, RunResult):
@@ -251,6 +257,7 @@ def _on_tick(turn: Turn) -> None:
     runs.on_deadline(turn)
     machine.end_override(turn)
     machine.expire(turn)
+    remedy.advance(turn)
     machine.renew(turn)
     machine.act_deferred(turn)
     machine.try_clear(turn)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from regate.config.model import Target
 from regate.config.policy import rank
-from regate.daemon.gate import machine, queue
+from regate.daemon.gate import machine, queue, remedy
 from regate.daemon.gate.events import Reason, Trigger, TriggerKind
 from regate.daemon.gate.lease import baseline_until_ms
 from regate.daemon.gate.state import INCIDENTS_KEPT, Incident, ModelDocument, Role, Scope, Subject
-from regate.daemon.gate.turn import Turn
+from regate.daemon.gate.turn import GapSeen, Turn
 from regate.daemon.gate.verdict import judge_finding
 from regate.daemon.wire.cloudevents import rfc3339
 from regate.daemon.wire.internal import Ack, Clock
-from regate.detectors.finding import Finding, Kind
+from regate.detectors.finding import CLOSING, Finding, Kind
 from regate.scenarios.contracts import TargetSpec
 
 TRIGGER_OF: dict[Kind, TriggerKind] = {
@@ -27,7 +27,6 @@ TRIGGER_OF: dict[Kind, TriggerKind] = {
 MAX_TRAFFIC = 10**12
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 ROLES: tuple[Role, ...] = ("candidate", "serving", "baseline")
-CLOSING = {"recovered", "withdrawn", "accepted"}
 # What watch says about its own estimate: an estimate raises suspicions, it never clears anything.
 NOTES = {"not_valid", "valid"}
 
@@ -131,8 +130,10 @@ def on_ack(turn: Turn, ack: Ack) -> None:
             trigger=turn.trigger("manual", ack.decision_id),
             subject=scope.serving,
         )
-        turn.set(roll_back_decision="")
+        failed = scope.remedy and scope.remedy.model_copy(update={"stage": "failed"})
+        turn.set(roll_back_decision="", remedy=failed)
     elif ack.state == "applied" and scope.baseline is not None:
+        remedy.applied(turn)
         _applied(turn)
 
 
@@ -217,6 +218,20 @@ def on_first_sight(turn: Turn) -> None:
         subject=None,
         cause="absence",
     )
+
+
+def on_gap(turn: Turn, gap: GapSeen) -> None:
+    """Hold: findings, runs or commands are gone, and nobody knows what they said."""
+    trigger = turn.trigger("staleness", turn.given.ref)
+    machine.raise_to(
+        turn,
+        "hold",
+        reasons=(Reason(code="input_gap", message=gap.text[:500]),),
+        trigger=trigger,
+        subject=turn.scope.subject,
+        cause="absence",
+    )
+    queue.enqueue(turn, queue.main_role(turn.scope), trigger, queue.COMMANDED_SEVERITY, urgent=True)
 
 
 def on_recovered(turn: Turn) -> None:

@@ -29,11 +29,11 @@ from regate.daemon.gate.events import (
     Transition,
     Trigger,
 )
-from regate.daemon.gate.state import DEFAULT_POLICY, Scope, Shard, Subject
+from regate.daemon.gate.state import DEFAULT_POLICY, Remedy, Scope, Shard, Subject
 from regate.daemon.wire.cloudevents import rfc3339
 
 Kind = Literal[
-    "tick", "finding", "run-result", "command", "ack", "heartbeat", "clock", "control", "control-removed", "recovery"
+    "tick", "finding", "run-result", "command", "ack", "heartbeat", "clock", "control", "control-removed", "gap"
 ]
 
 
@@ -41,6 +41,12 @@ class TickSeen(BaseModel):
     """A tick, as an input of the core."""
 
     now_ms: int
+
+
+class GapSeen(BaseModel):
+    """A stretch of this shard's own inputs that nobody can read any more, in a sentence."""
+
+    text: str
 
 
 class Removed(BaseModel):
@@ -160,6 +166,17 @@ def _human(turn: Turn) -> Human:
     return Human(required=True, quorum=quorum, approvals=signers)
 
 
+def _remedy(turn: Turn, decision_id: str, action: Action) -> Remedy:
+    scope = turn.scope
+    return Remedy(
+        decision_id=decision_id,
+        version=action.target_baseline.version if action.target_baseline else "",
+        before=scope.serving.version if scope.serving else "",
+        incidents=tuple(sorted(scope.incidents)),
+        requested_ms=turn.now_ms,
+    )
+
+
 def write_decision(
     turn: Turn,
     transition: Transition,
@@ -193,8 +210,12 @@ def write_decision(
         action=action,
         rule_ids=rule_ids,
     )
-    if action.kind == "roll_back":
-        turn.set(roll_back_decision=decision_id)
+    if action.kind == "roll_back" and turn.shard.mode_of(scope) == "shadow":
+        turn.set(roll_back_decision=decision_id)  # nobody acts on it, so nobody answers
+    elif action.kind == "roll_back":
+        turn.set(roll_back_decision=decision_id, remedy=_remedy(turn, decision_id, action))
+    elif turn.scope.remedy is not None and turn.scope.remedy.open and not turn.scope.latched:
+        turn.set(remedy=turn.scope.remedy.model_copy(update={"stage": "lifted"}))
     after = turn.scope
     decision = GateDecision(
         id=decision_id,

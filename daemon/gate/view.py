@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regate.config.policy import rank
-from regate.daemon.gate.events import GateState, IncidentRef, Pending, Trigger, VersionState
+from regate.daemon.gate.events import GateState, IncidentRef, Pending, RemedyState, Trigger, VersionState
 from regate.daemon.gate.lease import baseline_until_ms
-from regate.daemon.gate.state import DEFAULT_POLICY, Incident, Scope, Shard, Subject
+from regate.daemon.gate.state import DEFAULT_POLICY, Incident, Remedy, Scope, Shard, Subject
 from regate.daemon.gate.turn import effective, policy_ref, scope_ref
 from regate.daemon.wire.cloudevents import rfc3339
 
@@ -31,6 +31,19 @@ def _pending(scope: Scope) -> Pending:
         return Pending(queued=waiting)
     request = scope.running.request
     return Pending(running=request.id, role=request.role, deadline=rfc3339(request.deadline_ms), queued=waiting)
+
+
+def _remedy(remedy: Remedy | None) -> RemedyState | None:
+    if remedy is None:
+        return None
+    applied = rfc3339(remedy.applied_ms) if remedy.applied_ms else ""
+    return RemedyState(
+        decision_id=remedy.decision_id,
+        stage=remedy.stage,
+        version=remedy.version,
+        requested_at=rfc3339(remedy.requested_ms),
+        applied_at=applied,
+    )
 
 
 def gate_state(shard: Shard, scope: Scope) -> GateState:
@@ -66,5 +79,6 @@ def gate_state(shard: Shard, scope: Scope) -> GateState:
         incidents_open=len(scope.incidents),
         blocked_by=scope.blocked_by,
         ack=scope.ack,
+        remedy=_remedy(scope.remedy),
         policy=policy_ref(shard, scope),
     )

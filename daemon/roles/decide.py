@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import ValidationError
+
 from regate.config.errors import PoisonError
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
 from regate.daemon.roles import standing as standings
 from regate.daemon.roles.standing import Standing
-from regate.daemon.shell.core import Artefact, Output, StepInput
-from regate.daemon.wire.cloudevents import encode_event
-from regate.daemon.wire.dead_letters import PREFIX, escape
+from regate.daemon.shell.core import Artefact, Gap, Output, StepInput, told
+from regate.daemon.wire.cloudevents import decode_event, encode_event
+from regate.daemon.wire.dead_letters import dead_letter
+from regate.daemon.wire.internal import Acceptance, Control
+from regate.daemon.wire.reasons import Refusal
 from regate.detectors import decide_state
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.columns import ModelKey
 from regate.detectors.decide import Shard
 from regate.detectors.finding import Finding
 from regate.detectors.frames import decode_frame
+from regate.detectors.notices import Notice
 from regate.detectors.observe import NO_TIME
 from regate.detectors.watch import Watch
 
@@ -58,10 +63,14 @@ class DecideCore:
         """Take control, then frames; close what the watermarks allow; then the tick."""
         if given.control:
             self._configure(state, state.standing.take(given.control))
+        state.core.notices.waiting.extend(self._missed(state, gap) for gap in given.gaps)
         out: list[Output] = []
+        for record in given.control:
+            if (record.key or b"").startswith(b"acceptance/") and record.value is not None:
+                out.extend(self._accept(state, record))
         for batch in given.batches:
             for record in batch.records:
-                out.extend(self._take(state, batch.topic, record))
+                out.extend(self._take(state, record))
         findings = state.core.close()
         if given.tick is not None:
             configs = {key: config for key in state.core.models if (config := state.standing.config(key))}
@@ -116,30 +125,49 @@ class DecideCore:
             for key in [key for key in state.core.models if str(key) == owner]:
                 state.core.configure(key, None, None)
 
-    def _take(self, state: State, topic: str, record: Record) -> list[Output]:
+    def _take(self, state: State, record: Record) -> list[Output]:
         try:
             frame = decode_frame(record.value or b"", NO_TIME)
         except PoisonError as error:
-            return [self._refuse(state, topic, record, error.reason, error.message)]
+            return [self._refuse(state, record, error.reason, error.message)]
         mine = tuple(part for part in frame.parts if partition_of(part.key.placement, self._partitions) == state.number)
         refused: list[Output] = []
         if len(mine) < len(frame.parts):
             said = "a frame holds models that belong to another partition"
-            refused.append(self._refuse(state, topic, record, "misplaced", said))
+            refused.append(self._refuse(state, record, "misplaced", said))
         state.core.take(replace(frame, parts=mine))
         return refused
 
-    def _refuse(self, state: State, topic: str, record: Record, reason: str, message: str) -> OutRecord:
+    def _missed(self, state: State, gap: Gap) -> Notice:
+        """Return what is to be said of an own input that is gone, or of a chunk of the own snapshot."""
+        if gap.kind != "state":
+            return Notice("gap", f"{gap.topic}-{gap.partition}", told(gap))
+        known = (key for key in state.core.models if gap.topic.startswith(f"{decide_state.PREFIX}{key}/"))
+        about = tuple(key.placement for key in known)
+        return Notice("lost_state", f"decide-{state.number}", told(gap), about)
+
+    def _accept(self, state: State, record: Record) -> list[Output]:
+        """Close an incident that a person accepted; every shard reads it, the model's own acts."""
+        try:
+            control = decode_event(record.value, "control", Control)
+            said = Acceptance.model_validate_json(control.document)
+        except (PoisonError, ValidationError) as error:
+            return [self._refuse(state, record, "control_invalid", str(error)[:500])]
+        key = ModelKey(said.tenant, said.model, said.model_version, said.deployment)
+        if partition_of(key.placement, self._partitions) != state.number:
+            return []
+        model = state.core.models.get(key)
+        words = f"accepted as the new normal by {said.actor}: {said.reason}"
+        watch = None if model is None else model.watch
+        finding = None if watch is None else watch.accept(said.incident, words)
+        if finding is None:
+            gone = f"incident {said.incident} of {key} is not open"
+            return [self._refuse(state, record, "unknown_incident", gone)]
+        return self._emit(state, finding)
+
+    def _refuse(self, state: State, record: Record, reason: str, message: str) -> OutRecord:
         state.refused[reason] = state.refused.get(reason, 0) + 1
-        said = {
-            "reason": reason,
-            "message": escape(message),
-            "topic": topic,
-            "partition": str(record.partition),
-            "offset": str(record.offset),
-        }
-        headers = tuple((PREFIX + name, text.encode()) for name, text in said.items())
-        return OutRecord("dead-letters", record.value, None, headers, state.number)
+        return dead_letter(Refusal(record, reason, message), "dead-letters", state.number)
 
     def _emit(self, state: State, finding: Finding) -> list[Output]:
         out: list[Output] = []

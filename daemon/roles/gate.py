@@ -17,12 +17,11 @@ from regate.daemon.gate import capsule, snapshot
 from regate.daemon.gate.events import Build, GateState, Ignored
 from regate.daemon.gate.state import Shard
 from regate.daemon.gate.step import Decided, Emitted, advance
-from regate.daemon.gate.turn import Given, Kind, Removed, TickSeen
-from regate.daemon.shell.core import Artefact, Output, StepInput
+from regate.daemon.gate.turn import GapSeen, Given, Kind, Removed, TickSeen
+from regate.daemon.shell.core import Artefact, Output, StepInput, told
 from regate.daemon.wire.cloudevents import decode_event, encode_event
 from regate.daemon.wire.dead_letters import PREFIX, dead_letter
 from regate.daemon.wire.internal import Ack, Clock, Command, Control, Heartbeat
-from regate.daemon.wire.reasons import Reason as RefusedFor
 from regate.daemon.wire.reasons import Refusal
 from regate.detectors.finding import Finding
 from regate.scenarios.contracts import RunRequest, RunResult
@@ -67,6 +66,10 @@ class GateCore:
         if given.tick is not None:
             now = given.tick.now_ms
             out.extend(self._advance(state, Given("tick", f"tick@{now}", TickSeen(now_ms=now))))
+        for gap in given.gaps:
+            if gap.kind != "state":  # a scope that lost its own chunk says so itself
+                ref = f"{gap.topic}-{gap.partition}@{gap.wanted}"
+                out.extend(self._advance(state, Given("gap", ref, GapSeen(text=told(gap)))))
         for record in given.control:
             out.extend(self._take(state, "control", record))
         for batch in given.batches:
@@ -92,7 +95,7 @@ class GateCore:
             given = self._decode(topic, record, ref, state.number)
         except PoisonError as error:
             state.ignored[error.reason] = state.ignored.get(error.reason, 0) + 1
-            refusal = Refusal(record, RefusedFor(error.reason), error.message)
+            refusal = Refusal(record, error.reason, error.message)
             yield dead_letter(refusal, "dead-letters", state.number)
             return
         placement = _placement(given)
@@ -115,7 +118,8 @@ class GateCore:
         if isinstance(data, Heartbeat):
             # Heartbeats go to every shard; each keeps only the models that it decides on.
             own = tuple(name for name in data.models if self._owner(name) == number)
-            data = data.model_copy(update={"models": own})
+            versions = {name: at for name, at in data.versions.items() if name.rsplit("/", 1)[0] in own}
+            data = data.model_copy(update={"models": own, "versions": versions})
         return Given(kind, ref, data)
 
     def _owner(self, placement: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
 
 from regate.config.canonical import content_id
 from regate.config.errors import PoisonError
@@ -11,19 +13,24 @@ from regate.config.settings import Limits
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord
 from regate.daemon.bus.records import times_of
+from regate.daemon.control import key_of
 from regate.daemon.roles import standing as standings
 from regate.daemon.roles.standing import Standing
-from regate.daemon.shell.core import Batch, Output, StepInput, Tick
+from regate.daemon.shell.core import Batch, Gap, Output, StepInput, Tick, told
 from regate.daemon.wire.cloudevents import encode_event
 from regate.daemon.wire.dead_letters import dead_letters
 from regate.daemon.wire.decode import Decoder
 from regate.daemon.wire.internal import Heartbeat
+from regate.daemon.wire.reasons import Reason, Refusal
 from regate.detectors.arrays import pack, unpack
+from regate.detectors.breaker import Breaker
 from regate.detectors.columns import Labels, ModelKey, Slice
 from regate.detectors.frames import Frame, encode_frames
+from regate.detectors.notices import Notice
 from regate.detectors.observe import NO_TIME, Observed, Partition, Watched, observe, watched
 from regate.detectors.observe_state import dump as dump_partition
 from regate.detectors.observe_state import load as load_partition
+from regate.detectors.refusals import Refused, observe_refused
 
 # A partition proven empty for so long is left out of the minimum over watermarks.
 IDLE_MS = 30_000
@@ -31,6 +38,8 @@ IDLE_MS = 30_000
 MODELS_MS = 3_600_000
 FRAME = (("content-type", b"application/x-regate-frame"),)
 _UNKNOWN = -1
+# What a refusal says of the data; every other reason is a breach of the schema.
+FLAG_OF: dict[str, str] = {Reason.OUT_OF_RANGE: "out_of_range", Reason.NON_FINITE: "non_finite"}
 
 
 @dataclass(slots=True)
@@ -46,6 +55,7 @@ class State:
     quiet_since_ms: int = 0  # tick since which the partition is proven empty; 0: it is not
     refused: dict[str, int] = field(default_factory=dict)  # by reason
     refused_chunks: list[str] = field(default_factory=list)
+    breaker: Breaker = field(default_factory=Breaker)
     decoder: Decoder | None = None  # made of standing, not state
     models: dict[ModelKey, Watched] = field(default_factory=dict)  # made of standing, not state
 
@@ -85,8 +95,21 @@ class ObserveCore:
         parts: dict[int, list[Observed]] = {}
         for batch in given.batches:
             self._take(state, batch, parts, out)
-        out.extend(self._frames(state, given.tick, parts))
+        notices = [self._missed(state, gap) for gap in given.gaps]
+        if given.tick is not None and (said := state.breaker.tick(given.tick.now_ms)):
+            over = said == "closed"
+            text = "most records are used again" if over else "nearly every record of the last minute was refused"
+            notices.append(Notice("poison", state.shard, f"{state.shard}: {text}", self._carried(state), over))
+        out.extend(self._frames(state, given.tick, parts, tuple(notices)))
         return out
+
+    def _missed(self, state: State, gap: Gap) -> Notice:
+        kind = "lost_state" if gap.kind == "state" else "gap"
+        return Notice(kind, state.shard, told(gap), self._carried(state))
+
+    def _carried(self, state: State) -> tuple[str, ...]:
+        """Return the models that this partition ever carried; none known: everybody must hear of it."""
+        return tuple(sorted(state.partition.last_seen_ms))
 
     def dump(self, state: State) -> dict[str, bytes]:
         """Return the state as named chunks."""
@@ -96,6 +119,7 @@ class ObserveCore:
             "newest_ms": state.newest_ms,
             "quiet_since_ms": state.quiet_since_ms,
             "refused": state.refused,
+            "breaker": asdict(state.breaker),
         }
         return {"shard": pack(meta, {}), **dump_partition(state.partition), **state.standing.dump()}
 
@@ -110,6 +134,7 @@ class ObserveCore:
         except PoisonError:
             state.refused_chunks.append("shard")
         else:
+            state.breaker = Breaker(**meta.pop("breaker", {}))
             for name, value in meta.items():
                 setattr(state, name, value)
         return state
@@ -133,17 +158,38 @@ class ObserveCore:
             state.refused[reason] = state.refused.get(reason, 0) + refusal.count
         out.extend(dead_letters(decoded.refused, "dead-letters", batch.partition % self._partitions))
         rows: list[Slice | Labels] = [*decoded.slices, *decoded.labels]
+        state.breaker.take(sum(piece.n for piece in rows), sum(refusal.count for refusal in decoded.refused))
         for piece in rows:
             self._watched(state, piece.key)
         for part in observe(state.partition, rows, state.models, Watched()):
             parts.setdefault(partition_of(part.key.placement, self._partitions), []).append(part)
+        if batch.topic == "telemetry":
+            for part in self._refused(state, decoded.refused):
+                parts.setdefault(partition_of(part.key.placement, self._partitions), []).append(part)
+
+    def _refused(self, state: State, refusals: Sequence[Refusal]) -> Iterator[Observed]:
+        """Count refused events with the model that they named, when it is configured."""
+        found: dict[tuple[str, str], list[Refusal]] = {}
+        for refusal in refusals:
+            if refusal.model in state.standing.view.models:
+                found.setdefault((refusal.model, FLAG_OF.get(refusal.reason, "schema")), []).append(refusal)
+        for (name, flag), own in sorted(found.items()):
+            key = key_of(state.standing.view.models[name])
+            self._watched(state, key)
+            arrival = np.array([refusal.record.timestamp_ms for refusal in own], dtype=np.int64) * 1000
+            count = np.array([refusal.count for refusal in own], dtype=np.int64)
+            part = observe_refused(state.partition, Refused(key, arrival, count, flag), state.models[key])
+            if part is not None:
+                yield part
 
     def _watched(self, state: State, key: ModelKey) -> None:
         if key not in state.models:
             state.models[key] = watched(state.standing.config(key), state.standing.view.profiles.get(str(key)))
 
-    def _frames(self, state: State, tick: Tick | None, parts: dict[int, list[Observed]]) -> list[Output]:
-        targets = sorted(parts) if tick is None else range(self._partitions)
+    def _frames(
+        self, state: State, tick: Tick | None, parts: dict[int, list[Observed]], notices: tuple[Notice, ...]
+    ) -> list[Output]:
+        targets = sorted(parts) if tick is None and not notices else range(self._partitions)
         out: list[Output] = []
         idle = False if tick is None else self._idle(state, tick)
         for target in targets:
@@ -154,6 +200,7 @@ class ObserveCore:
                 tick_ms=0 if tick is None else tick.now_ms,
                 parts=tuple(parts.get(target, ())),
                 sources=tuple(self._sources() if callable(self._sources) else self._sources),
+                notices=notices,
             )
             key = state.shard.encode()
             out.extend(OutRecord("cells", value, key, FRAME, target) for value in encode_frames(frame))
@@ -182,7 +229,7 @@ class ObserveCore:
         if state.position == _UNKNOWN and state.quiet_since_ms:
             position = state.end  # nothing came although there is an end: retention has emptied the partition
         caught_up = position >= state.end
-        seen = state.partition.last_seen_ms
+        seen, versions = state.partition.last_seen_ms, state.partition.versions_ms
         beat = Heartbeat(
             source=state.shard,
             now_ms=tick.now_ms,
@@ -192,6 +239,7 @@ class ObserveCore:
             watermark_us=max(state.partition.watermark_us, 0) if state.partition.watermark_us != NO_TIME else 0,
             idle=idle,
             models=tuple(sorted(name for name, at in seen.items() if tick.now_ms - at <= MODELS_MS)),
+            versions={name: at for name, at in sorted(versions.items()) if tick.now_ms - at <= MODELS_MS},
         )
         event_id = content_id("heartbeat", state.shard, tick.now_ms)
         value, headers = encode_event("heartbeat", event_id, state.shard, tick.now_ms, beat)

@@ -19,10 +19,12 @@ from regate.config.canonical import canonical_json
 from regate.config.errors import FatalError, PoisonError
 from regate.config.model import ModelConfig
 from regate.daemon.bus.port import OutRecord, Record
-from regate.daemon.shell.core import Output, StepInput
+from regate.daemon.shell.core import Output, StepInput, told
 from regate.daemon.validate.observation import KIND, Observation
 from regate.daemon.wire.cloudevents import decode_event, encode_event
+from regate.daemon.wire.dead_letters import dead_letter
 from regate.daemon.wire.internal import Control
+from regate.daemon.wire.reasons import Refusal
 from regate.scenarios.contracts import RunRequest, RunResult
 from regate.scenarios.runner import failed_result
 
@@ -100,6 +102,11 @@ class ValidateCore:
         out: list[Output] = []
         if given.tick is not None:
             out.extend(_tick(state, given.tick.now_ms))
+        for gap in given.gaps:
+            # A request without a result ends at its deadline: the gate counts that as an error, never as a pass.
+            _ignore(state, "gap")
+            missed = Record(gap.topic, gap.partition, gap.wanted, state.now_ms, None, None)
+            out.append(dead_letter(Refusal(missed, "gap", told(gap)), "dead-letters", state.shard))
         for record in given.control:
             out.extend(_guarded(state, "control", record))
         for batch in given.batches:
@@ -166,7 +173,7 @@ def _guarded(state: ValidateState, topic: str, record: Record) -> Iterator[Outpu
         taken = list(_take(state, topic, record))
     except PoisonError as error:
         _ignore(state, error.reason)
-        yield _dead_letter(record, topic, error)
+        yield dead_letter(Refusal(record, error.reason, error.message), "dead-letters", state.shard)
         return
     yield from taken
 
@@ -272,14 +279,3 @@ def _finish(state: ValidateState, entry: Entry, result: RunResult) -> OutRecord:
 
 def _ignore(state: ValidateState, reason: str) -> None:
     state.ignored[reason] = state.ignored.get(reason, 0) + 1
-
-
-def _dead_letter(record: Record, topic: str, error: PoisonError) -> OutRecord:
-    headers = (
-        ("reason", error.reason.encode()),
-        ("message", error.message.encode("unicode_escape")[:MAX_MESSAGE]),
-        ("original-topic", topic.encode()),
-        ("original-partition", str(record.partition).encode()),
-        ("original-offset", str(record.offset).encode()),
-    )
-    return OutRecord("dead-letters", record.value, record.key, headers)

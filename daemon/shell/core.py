@@ -33,12 +33,42 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that a shard should have had and never will: an input of the step that begins after it.
+
+    ``truncated``: the log no longer holds ``wanted`` to ``first`` (retention passed us); ``recreated``: the topic was
+    made anew, and reading goes on at ``first``; ``unread``: what a recovery should have read again is gone, the state
+    lacks it; ``state``: a chunk of the snapshot (``topic`` is its name) could not be used.
+    """
+
+    kind: str
+    topic: str
+    partition: int
+    wanted: int = 0
+    first: int = 0
+
+
+def told(gap: Gap) -> str:
+    """Return one sentence for a person."""
+    place = f"{gap.topic}-{gap.partition}"
+    lost = f"offsets {gap.wanted} to {gap.first - 1}"
+    if gap.kind == "state":
+        return f"a part of the snapshot could not be used ({gap.topic}): what it knew is learnt anew"
+    if gap.kind == "recreated":
+        return f"{place} was made anew: offset {gap.wanted} was expected, reading goes on at {gap.first}"
+    if gap.kind == "unread":
+        return f"{place}: {lost} were gone before a recovery could read them again: the state lacks them"
+    return f"{place}: {lost} were gone before they were read: what they said is not counted"
+
+
+@dataclass(frozen=True, slots=True)
 class StepInput:
     """All that one step of one shard may depend on."""
 
     batches: tuple[Batch, ...] = ()
     control: tuple[Record, ...] = ()  # records of the control topic that take effect in this step, in order
     tick: Tick | None = None
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

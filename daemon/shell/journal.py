@@ -27,6 +27,16 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     offset: int
 
 
+class Missed(msgspec.Struct, frozen=True, array_like=True):
+    """A gap that a step was given, see `regate.daemon.shell.core.Gap`."""
+
+    kind: str
+    topic: str
+    partition: int
+    wanted: int
+    first: int
+
+
 class Entry(msgspec.Struct, frozen=True):
     """One step of one shard. ``step`` counts from 1 without gaps."""
 
@@ -37,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True):
     build: str
     tick_ms: int | None = None
     ends: tuple[End, ...] = ()
+    gaps: tuple[Missed, ...] = ()
     v: int = 1
 
 

@@ -10,8 +10,12 @@ from regate.config.errors import RetryableError
 from regate.daemon.bus.port import Reader, Record, TopicPartition
 from regate.daemon.bus.topics import Topics
 from regate.daemon.shell import journal, snapshots
-from regate.daemon.shell.core import Batch, RoleCore, StepInput, Tick
+from regate.daemon.shell.core import Batch, Gap, RoleCore, StepInput, Tick
 from regate.daemon.shell.shards import journal_partition, snapshot_partition
+
+# A snapshot may have thousands of chunks; names of so many say enough, and each stands in the journal.
+MAX_CHUNKS_NAMED = 100
+MAX_NAME = 300
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class Shard:
     written: dict[str, str] = field(default_factory=dict)  # chunk name -> digest, as the bus holds it
     snapshot_due: float = 0.0  # monotonic
     dirty: bool = False  # stepped since the last snapshot
+    gaps: list[Gap] = field(default_factory=list)  # for the next step
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,6 @@ class Recovered:
     steps: int
     records: int
     refused_chunks: tuple[str, ...]
-    gaps: tuple[tuple[str, int, int, int], ...]  # (topic, partition, wanted offset, first offset still there)
 
 
 class ControlTail:
@@ -78,7 +82,8 @@ def replay_entry(
     tick = None
     if entry.tick_ms is not None:
         tick = Tick(entry.tick_ms, {(end.topic, end.partition): end.offset for end in entry.ends})
-    return StepInput(tuple(batches), control.records(*entry.control), tick)
+    gaps = tuple(Gap(gap.kind, gap.topic, gap.partition, gap.wanted, gap.first) for gap in entry.gaps)
+    return StepInput(tuple(batches), control.records(*entry.control), tick, gaps)
 
 
 def recover(
@@ -112,16 +117,26 @@ def recover(
     after = journal.positions(entries, shard.positions)
     for partition in partitions:
         key = (topics.logical(partition.topic), partition.partition)
-        if after.get(key) != committed.get(partition):
+        if after.get(key) != committed.get(partition) and not _made_anew(partition, after.get(key), committed, reader):
             raise RetryableError(
                 f"shard {name}: journal ends at {after.get(key)} of {partition.topic}[{partition.partition}], "
                 f"committed is {committed.get(partition)}",
                 hint="another transaction may still be in flight; waiting",
             )
     control.refresh()
+    # What a core itself could not use of the snapshot is known only until the steps after it change the state.
+    refused = tuple(dict.fromkeys((*refused, *getattr(shard.state, "refused_chunks", ()))))
     count = _step_again(core, shard, entries, reader, topics, control)
-    gaps = _first_positions(shard, reader, topics)
-    return Recovered(shard, len(entries), count, refused, gaps)
+    _first_positions(shard, reader, topics)
+    shard.gaps.extend(Gap("state", chunk[:MAX_NAME], -1) for chunk in refused[:MAX_CHUNKS_NAMED])
+    return Recovered(shard, len(entries), count, refused)
+
+
+def _made_anew(
+    partition: TopicPartition, position: int | None, committed: Mapping[TopicPartition, int], reader: Reader
+) -> bool:
+    """Tell whether the topic was deleted, which takes its committed offsets along, and made again."""
+    return position is not None and partition not in committed and reader.end(partition) < position
 
 
 def _step_again(
@@ -138,11 +153,7 @@ def _step_again(
             key = (taken.topic, taken.partition)
             low, high = spans.get(key, (taken.first, taken.next))
             spans[key] = (min(low, taken.first), max(high, taken.next))
-    read = {
-        key: reader.read(TopicPartition(topics.name(key[0]), key[1]), low, high)
-        for key, (low, high) in spans.items()
-        if high > low
-    }
+    read = {key: _read_again(shard, key, span, reader, topics) for key, span in spans.items() if span[1] > span[0]}
     for entry in entries:
         core.step(shard.state, replay_entry(entry, read, control))
         shard.step, shard.control = entry.step, entry.control[1]
@@ -151,9 +162,24 @@ def _step_again(
     return sum(len(records) for records in read.values())
 
 
-def _first_positions(shard: Shard, reader: Reader, topics: Topics) -> tuple[tuple[str, int, int, int], ...]:
-    """Set positions that are not known yet, or that the log no longer holds; return the gaps."""
-    gaps = []
+def _read_again(
+    shard: Shard, key: tuple[str, int], span: tuple[int, int], reader: Reader, topics: Topics
+) -> Sequence[Record]:
+    """Return the records of a span, as far as the log still holds them; note what it does not."""
+    partition = TopicPartition(topics.name(key[0]), key[1])
+    low, high = span
+    first, end = reader.beginning(partition), reader.end(partition)
+    if end < high:  # made anew: what stands at these offsets now is something else
+        shard.gaps.append(Gap("unread", *key, low, high))
+        return ()
+    if first > low:
+        shard.gaps.append(Gap("unread", *key, low, min(first, high)))
+        low = min(first, high)
+    return reader.read(partition, low, high) if high > low else ()
+
+
+def _first_positions(shard: Shard, reader: Reader, topics: Topics) -> None:
+    """Set positions that are not known yet, or that the log no longer holds, and note the gaps: never silently."""
     for partition in shard.partitions:
         key = (topics.logical(partition.topic), partition.partition)
         first, end = reader.beginning(partition), reader.end(partition)
@@ -162,8 +188,7 @@ def _first_positions(shard: Shard, reader: Reader, topics: Topics) -> tuple[tupl
             shard.positions[key] = first
             shard.unsaid.add(key)
         elif wanted < first or wanted > end:
-            # Retention passed us while we were away, or the topic was made anew: never silently.
-            gaps.append((*key, wanted, first))
+            # Retention passed us while we were away, or the topic was made anew.
+            shard.gaps.append(Gap("truncated" if wanted < first else "recreated", *key, wanted, first))
             shard.positions[key] = first
             shard.unsaid.add(key)
-    return tuple(gaps)

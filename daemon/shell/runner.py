@@ -9,7 +9,7 @@ group still gives us the shard, we recover; only the group itself may send us aw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import structlog
@@ -23,7 +23,7 @@ from regate.daemon.bus.records import bytes_of, joined
 from regate.daemon.bus.topics import Topics
 from regate.daemon.shell import journal, snapshots
 from regate.daemon.shell.clock import Clock, SystemClock
-from regate.daemon.shell.core import Artefact, Batch, Output, RoleCore, StepInput, Tick
+from regate.daemon.shell.core import Artefact, Batch, Gap, Output, RoleCore, StepInput, Tick
 from regate.daemon.shell.counters import Counters
 from regate.daemon.shell.recovery import ControlTail, Shard, recover
 from regate.daemon.shell.shards import (
@@ -250,8 +250,6 @@ class Runner:
                 records=done.records,
                 refused_chunks=done.refused_chunks,
             )
-            for topic, number, wanted, first in done.gaps:
-                self._log.error("gap", shard=name, topic=topic, partition=number, wanted=wanted, first=first)
 
     def _stagger(self, name: str) -> float:
         # Shards that start together must not snapshot together: one step would carry all of them.
@@ -299,22 +297,40 @@ class Runner:
         self, shard: Shard, taken: dict[TopicPartition, Sequence[Record]], tick: Tick | None
     ) -> StepInput | None:
         batches = []
+        gaps, shard.gaps = shard.gaps, []
         for partition in shard.partitions:
             key = (self._topics.logical(partition.topic), partition.partition)
             first, after = shard.positions[key], self._consumer.position(partition)
             records = taken.get(partition, ())
+            if records and (gap := self._jumped(partition, first, records[0].offset)):
+                gaps.append(replace(gap, topic=key[0]))
+                first = gap.first
             if after > first:  # also when only transaction markers were passed: the position is committed
                 batches.append(Batch(*key, first, after, records))
         control = self._control.records(shard.control, self._control.end)
-        if not batches and tick is None and not control:
+        if not batches and tick is None and not control and not gaps:
             return None
+        for gap in gaps:
+            self._log.error("gap", shard=shard.name, **asdict(gap))
         order = {name: index for index, name in enumerate(self.core.inputs)}
         batches.sort(key=lambda batch: (order[batch.topic], batch.partition))
         own = tick
         if tick is not None:
             mine = {(self._topics.logical(p.topic), p.partition) for p in shard.partitions}
             own = replace(tick, ends={key: end for key, end in tick.ends.items() if key in mine})
-        return StepInput(tuple(batches), control, own)
+        return StepInput(tuple(batches), control, own, tuple(gaps))
+
+    def _jumped(self, partition: TopicPartition, wanted: int, found: int) -> Gap | None:
+        """Return the gap in front of the first record polled, if it is one.
+
+        Where a position is no longer in the log the client goes on at the beginning and says nothing. A jump by one
+        is a transaction's marker; a larger one may be aborted records, so the log itself is asked.
+        """
+        if found < wanted:
+            return Gap("recreated", partition.topic, partition.partition, wanted, found)
+        if found <= wanted + 1 or self._reader.beginning(partition) <= wanted:
+            return None
+        return Gap("truncated", partition.topic, partition.partition, wanted, found)
 
     def _entry(self, shard: Shard, given: StepInput) -> journal.Entry:
         tick = given.tick
@@ -330,6 +346,7 @@ class Runner:
             control=(shard.control, max(shard.control, self._control.end)),
             build=build_digest(),
             tick_ms=None if tick is None else tick.now_ms,
+            gaps=tuple(journal.Missed(gap.kind, gap.topic, gap.partition, gap.wanted, gap.first) for gap in given.gaps),
             ends=() if tick is None else tuple(journal.End(*key, end) for key, end in sorted(tick.ends.items())),
         )
 

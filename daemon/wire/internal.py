@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from regate.scenarios.contracts import TargetSpec
 
@@ -22,6 +22,7 @@ class Heartbeat(BaseModel):
     watermark_us: int  # event time up to which this shard's cells are complete
     idle: bool = False  # proven empty for 30 s: left out of the minimum
     models: tuple[str, ...] = ()  # placements (tenant/model) seen in the last hour on this shard
+    versions: dict[str, int] = {}  # tenant/model/deployment@version -> its newest arrival, of the last hour
 
 
 class Clock(BaseModel):
@@ -76,12 +77,28 @@ class Ack(BaseModel):
     message: str = ""
 
 
+class Acceptance(BaseModel):
+    """A person says that a change is the new normal: the document of a control record of that kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    incident: str = Field(min_length=1, max_length=200)
+    tenant: str
+    model: str
+    model_version: str
+    deployment: str
+    actor: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=2000)
+    ticket: str = Field(default="", max_length=200)
+    profile: str = ""  # digest of the profile that describes the new normal; empty: the charts start over
+
+
 class Control(BaseModel):
     """One record of the control topic: key is ``<kind>/<name>``, a null value takes it back."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["model", "policy", "profile", "profile-chunk"]
+    kind: Literal["model", "policy", "profile", "profile-chunk", "acceptance"]
     name: str
     digest: str
     document: str  # the YAML or JSON text, or base64 of profile bytes (or one chunk of them)

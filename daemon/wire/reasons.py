@@ -37,7 +37,7 @@ class Refusal:
     """One record, or ``count`` rows of an Arrow record, that no detector sees."""
 
     record: Record
-    reason: Reason
+    reason: str  # a `Reason`, or what else a role says of an input that it cannot use
     message: str
     count: int = 1
     rows: tuple[int, ...] = ()  # first row numbers of an Arrow record; empty: all of the record

@@ -515,6 +515,23 @@ def test_at_time_finds_the_first_record_not_older(world: World) -> None:
     assert [world.reader.at_time(tp, t) for t in times] == [0, 0, 1, 4, 5]
 
 
+def test_what_retention_drops_is_gone_and_a_consumer_goes_on_behind_it(world: World) -> None:
+    topic = world.topic()
+    tp = TopicPartition(topic, 0)
+    world.fill(topic, 10)
+    consumer = world.consumer(topic)
+    assert [record.offset for record in polled(consumer, 10)] == list(range(10))
+    consumer.pause([tp])
+    world.fill(topic, 10, start=10)
+    world.admin.forget(tp, 15)
+    assert world.reader.beginning(tp) == 15
+    with pytest.raises(FatalError):
+        world.reader.read(tp, 3, 20)
+    consumer.seek(tp, 10)
+    consumer.resume([tp])
+    assert [record.offset for record in polled(consumer, 5)] == list(range(15, 20))
+
+
 def test_a_compacted_topic_read_to_its_end_gives_the_latest_of_each_key(world: World) -> None:
     topic = world.topic(cleanup_policy="compact", segment_bytes="1048576", min_cleanable_dirty_ratio="0.01")
     producer = world.producer()

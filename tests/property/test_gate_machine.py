@@ -35,7 +35,15 @@ POLICY = Policy(
     lease=Lease(seconds=600, max_approval_age_seconds=MAX_AGE),
     clear=Clear(passes=2, dwell_seconds=60),
     queue=Queue(cool_down_seconds=10, deadline_seconds=120),
-    roll_back=RollBack(budget=2, cool_down_seconds=100, window_seconds=5000, baseline_lease_seconds=2000),
+    roll_back=RollBack(
+        budget=2,
+        cool_down_seconds=100,
+        window_seconds=5000,
+        baseline_lease_seconds=2000,
+        ack_seconds=150,
+        seen_seconds=100,
+        helped_seconds=400,
+    ),
 )
 KINDS = ("change", "harm", "attack", "silence")
 VERSIONS = ("0", "1", "2")
@@ -65,6 +73,7 @@ OPS = st.one_of(
     st.tuples(st.just("override"), st.sampled_from(("approve", "hold", "fail_safe")), st.integers(0, 2)),
     st.tuples(st.just("clock"), st.sampled_from(("revalidate", "renew", "heartbeat"))),
     st.tuples(st.just("ack"), st.sampled_from(("received", "applied", "failed"))),
+    st.tuples(st.just("carry"), st.lists(st.sampled_from(VERSIONS), max_size=2, unique=True)),
     st.tuples(st.just("configure"), st.sampled_from(VERSIONS), st.sampled_from((None, "0"))),
     st.tuples(st.just("unconfigure")),
 )
@@ -169,6 +178,9 @@ class Play:
     def _ack(self, state: str) -> None:
         if self.world.decisions:
             self.world.ack(self.world.last, state)
+
+    def _carry(self, versions: list[str]) -> None:
+        self.world.carrying = tuple(versions)
 
     def _configure(self, version: str, baseline: str | None) -> None:
         self.world.configure(model_config(version, baseline))

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.served_streams import config, reference, served
 
 from regate.detectors.accumulate import accumulate
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.grids import indicator_points, mean_points, scale_points
 from regate.detectors.layout import Layout
 from regate.detectors.numerics import LN_2, UNIT, normal_quantile
+from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.ranktable import build_table
 from regate.detectors.sections import CategoricalSpec, NumericSpec
 from regate.detectors.views import event_view
@@ -85,3 +87,24 @@ def test_no_bet_on_a_rate_gains_inside_its_margin(p: float, margin: float, share
     rate = 1.0 / (1.0 + np.exp(-logit))
     expected = rate * np.exp((a + b) * LN_2) + (1.0 - rate) * np.exp(b * LN_2)
     assert (expected <= 1.0 + 1e-12).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 16))
+def test_every_family_adds_up_over_any_shards(seed: int, shards: int) -> None:
+    """Of all families' statistics, telemetry and outcomes, over 1 to 16 shards in any order: the same integers."""
+    rng = np.random.default_rng(seed)
+    profile = reference()
+    events, labels = served(1_500, seed=3)
+    outcomes, _ = reference_outcomes(events, labels, config().output, profile.layout.shape.cohorts)
+    assert outcomes is not None
+    group = rng.integers(0, 5, events.n)
+    zeros = np.zeros(events.n, dtype=np.int16)
+    whole = profile.accumulate(events, group, 5) + profile.accumulate_outcomes(outcomes, zeros, group, 5)
+    total = np.zeros_like(whole)
+    owner = rng.integers(0, shards, events.n)
+    for shard in rng.permutation(shards):
+        mine = owner == shard
+        total += profile.accumulate(events.some(mine), group[mine], 5)
+        total += profile.accumulate_outcomes(outcomes.some(mine), zeros[mine], group[mine], 5)
+    assert (total == whole).all()

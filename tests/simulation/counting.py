@@ -17,13 +17,17 @@ class CountingCore:
     inputs = ("telemetry",)
 
     def initial(self, shard: str) -> dict[str, Any]:
-        return {"shard": shard, "count": 0, "total": 0, "ticks": 0, "control": 0}
+        return {"shard": shard, "count": 0, "total": 0, "ticks": 0, "control": 0, "gaps": 0}
 
     def step(self, state: dict[str, Any], given: StepInput) -> list[Output]:
         outputs: list[Output] = []
         state["control"] += len(given.control)
         if given.tick is not None:
             state["ticks"] += 1
+        for gap in given.gaps:
+            said = {"shard": state["shard"], "gap": [gap.kind, gap.wanted, gap.first]}
+            state["gaps"] += 1
+            outputs.append(OutRecord("findings", json.dumps(said).encode(), partition=0))
         for batch in given.batches:
             for record in batch.records:
                 state["count"] += 1
@@ -35,7 +39,7 @@ class CountingCore:
     def dump(self, state: dict[str, Any]) -> dict[str, bytes]:
         return {
             "count": json.dumps([state["count"], state["total"]]).encode(),
-            "rest": json.dumps([state["ticks"], state["control"]]).encode(),
+            "rest": json.dumps([state["ticks"], state["control"], state["gaps"]]).encode(),
         }
 
     def load(self, shard: str, chunks: Mapping[str, bytes]) -> dict[str, Any]:
@@ -43,5 +47,5 @@ class CountingCore:
         if "count" in chunks:
             state["count"], state["total"] = json.loads(chunks["count"])
         if "rest" in chunks:
-            state["ticks"], state["control"] = json.loads(chunks["rest"])
+            state["ticks"], state["control"], state["gaps"] = json.loads(chunks["rest"])
         return state

@@ -22,12 +22,12 @@ from tests.telemetry_streams import (
 
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
-from regate.daemon.control import document_record, profile_records
+from regate.daemon.control import acceptance_record, document_record, profile_records
 from regate.daemon.roles.decide import DecideCore
 from regate.daemon.roles.observe import ObserveCore
-from regate.daemon.shell.core import Artefact, Batch, StepInput, Tick
+from regate.daemon.shell.core import Artefact, Batch, Gap, StepInput, Tick
 from regate.daemon.wire.cloudevents import decode_event
-from regate.daemon.wire.internal import Heartbeat
+from regate.daemon.wire.internal import Acceptance, Heartbeat
 from regate.detectors.arrays import unpack
 from regate.detectors.columns import Labels, Slice
 from regate.detectors.finding import Finding
@@ -259,6 +259,125 @@ def test_control_takes_effect_at_the_step_that_takes_it() -> None:
     elsewhere = core.initial(str((HOME + 1) % PARTITIONS))
     core.step(elsewhere, StepInput(control=CONTROL))
     assert elsewhere.core.models == {}
+
+
+def acceptance(incident: str, offset: int = 90, **changes: str) -> Record:
+    said = Acceptance(
+        incident=incident,
+        tenant=KEY.tenant,
+        model=KEY.model,
+        model_version=KEY.version,
+        deployment=KEY.deployment,
+        actor="ada",
+        reason="a new campaign",
+    )
+    made = acceptance_record(said.model_copy(update=changes), 1)
+    return Record("regate.control.v1", 0, offset, 0, made.key, made.value, made.headers)
+
+
+def test_an_accepted_change_ends_its_incident_and_its_charts_start_over() -> None:
+    world = World(logs_of(1, 1, 1), seed=1)
+    world.run()
+    before = world.findings()
+    opened = next(finding for finding in before if finding.kind == "change")
+    for number in world.deciders:
+        world._step_decide(number, StepInput(control=(acceptance(opened.incident),)))
+    (revision,) = world.findings()[len(before) :]
+    assert (revision.type, revision.revision, revision.incident) == ("revision", "accepted", opened.incident)
+    assert "ada" in revision.message
+    watch = world.deciders[HOME].core.models[KEY].watch
+    assert watch is not None
+    assert opened.incident not in {one.finding.id for one in watch.incidents}
+    index = next(i for i, chart in enumerate(watch.bank.charts) if chart.name == "feature_drift/income/mean")
+    assert watch.bank.log_r(watch.state)[index] < -100
+    chunks = world.decide.dump(world.deciders[HOME])
+    assert world.decide.dump(world.decide.load(str(HOME), chunks)) == chunks
+    assert world.out["dead-letters"] == []
+
+
+def test_an_acceptance_that_fits_nothing_is_kept_as_a_dead_letter() -> None:
+    core = DecideCore(PARTITIONS)
+    state = core.initial(str(HOME))
+    core.step(state, StepInput(control=CONTROL))
+    broken = acceptance("x")._replace(value=acceptance("x").value.replace(b"ada", b""))  # type: ignore[union-attr]
+    out = core.step(state, StepInput(control=(acceptance("nothing"), broken)))
+    assert [output.topic for output in out] == ["dead-letters"] * 2  # type: ignore[union-attr]
+    assert state.refused == {"unknown_incident": 1, "control_invalid": 1}
+    other = core.initial(str((HOME + 1) % PARTITIONS))
+    assert core.step(other, StepInput(control=(acceptance("nothing"),))) == []
+
+
+def told(world: World, detector: str) -> list[tuple[str, str, str]]:
+    return [(f.type, f.revision, f.subject) for f in world.findings() if f.detector == detector]
+
+
+def tick_all(world: World, now_ms: int, gaps: tuple[Gap, ...] = ()) -> None:
+    for name in world.logs:
+        world._step_observe(name, StepInput(tick=Tick(now_ms), gaps=gaps))
+    for number in world.deciders:
+        first, upto = world.read[number], len(world.cells[number])
+        world.read[number] = upto
+        given = Batch("cells", number, first, upto, world.cells[number][first:upto])
+        world._step_decide(number, StepInput((given,), tick=Tick(now_ms)))
+
+
+@pytest.mark.parametrize(
+    ("gap", "detector", "words"),
+    [
+        (Gap("truncated", "telemetry", 0, 5, 90), "gap", "offsets 5 to 89"),
+        (Gap("recreated", "telemetry", 0, 90, 0), "gap", "made anew"),
+        (Gap("state", "partition", -1), "lost_state", "snapshot"),
+    ],
+)
+def test_r13_r14_r28_what_a_source_missed_is_told_of_its_models_until_it_is_past(
+    gap: Gap, detector: str, words: str
+) -> None:
+    world = World(logs_of(1, 1, 1), seed=1)
+    world.run()
+    now_ms = max(observer.newest_ms for observer in world.observers.values()) + 200_000
+    world._step_observe("telemetry-0", StepInput(gaps=(gap,)))
+    tick_all(world, now_ms)
+    (finding,) = [one for one in world.findings() if one.detector == detector]
+    assert (finding.kind, finding.subject, finding.model) == ("silence", "telemetry-0", KEY.model)
+    assert words in finding.message
+    chunks = world.decide.dump(world.deciders[HOME])
+    world.deciders[HOME] = world.decide.load(str(HOME), chunks)
+    assert world.decide.dump(world.deciders[HOME]) == chunks
+    tick_all(world, now_ms + 30_000)
+    assert len(told(world, detector)) == 1
+    tick_all(world, now_ms + 61_000)
+    assert told(world, detector)[1:] == [("revision", "recovered", "telemetry-0")]
+
+
+def test_r13_a_gap_of_cells_is_told_of_every_model_of_the_shard() -> None:
+    world = World(logs_of(1, 1, 1), seed=1)
+    world.run()
+    gap = Gap("truncated", "cells", HOME, 3, 9)
+    now_ms = max(observer.newest_ms for observer in world.observers.values()) + 200_000
+    world._step_decide(HOME, StepInput(tick=Tick(now_ms), gaps=(gap,)))
+    assert told(world, "gap") == [("finding", "", f"cells-{HOME}")]
+
+
+def test_r09_a_partition_of_nothing_but_poison_holds_its_models_until_it_is_mostly_used_again() -> None:
+    world = World(logs_of(1, 1, 1), seed=1)
+    world.run()
+    observer = world.observers["telemetry-0"]
+    now_ms = observer.newest_ms + 200_000
+    garbage = [Record("telemetry", 0, ROWS + n, now_ms, None, b"not json") for n in range(300)]
+    batch = Batch("telemetry", 0, ROWS, ROWS + 300, garbage)
+    world._step_observe("telemetry-0", StepInput((batch,), tick=Tick(now_ms)))
+    tick_all(world, now_ms + 1000)
+    assert told(world, "poison") == [("finding", "", "telemetry-0")]
+    tick_all(world, now_ms + 90_000)
+    assert len(told(world, "poison")) == 1  # nothing came since: it is not over by waiting
+    good = [
+        Record("telemetry", 0, ROWS + 300 + n, now_ms, None, event(n).replace(b'"event_id":"', b'"event_id":"again-'))
+        for n in range(50)
+    ]
+    batch = Batch("telemetry", 0, ROWS + 300, ROWS + 350, good)
+    world._step_observe("telemetry-0", StepInput((batch,), tick=Tick(now_ms + 100_000)))
+    tick_all(world, now_ms + 101_000)
+    assert told(world, "poison")[1:] == [("revision", "recovered", "telemetry-0")]
 
 
 def test_a_partition_that_retention_emptied_is_idle_after_30_s() -> None:

@@ -208,7 +208,7 @@ def test_output_is_json_lines_even_for_odd_names(tmp_path: Path) -> None:
     assert "[red]" in result.stdout
 
 
-@pytest.mark.parametrize("seed", [1, 3, 7])
+@pytest.mark.parametrize("seed", [1, 3, 6])
 def test_harm_to_three_classes_is_one_finding(tmp_path: Path, seed: int) -> None:
     """Charts of single classes come and go with a small standing loss: they stay in the finding that has them."""
     rng = np.random.default_rng(seed)

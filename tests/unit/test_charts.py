@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regate.config.model import Feature, ModelConfig
+from regate.config.model import Detection, Feature, ModelConfig
 from regate.detectors.build import build_profile
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS, Bank, BankState
 from regate.detectors.columns import Column, ModelKey, Numeric, Slice
@@ -34,7 +34,8 @@ def numeric(values: dict[str, np.ndarray]) -> Slice:
 def profile() -> Profile:
     reference = numeric(normal(1, 20_000))
     wrong = (np.random.default_rng(2).random(20_000) < 0.1).astype(np.float64)
-    config = ModelConfig(model="m", features={name: Feature(type="numeric") for name in "xy"})
+    alone = Detection(families={"output_drift": 0, "multivariate_drift": 0})
+    config = ModelConfig(model="m", features={name: Feature(type="numeric") for name in "xy"}, detection=alone)
     guess = Numeric(np.zeros(20_000))
     return build_profile(config, KEY, replace(reference, prediction=guess), Numeric(wrong), calibrate_seconds=0)
 
@@ -126,7 +127,7 @@ def test_a_followed_chart_leaves_the_mean_and_the_rest_is_scaled_at_most_twice(b
     assert bank.total(log_r) > 390
     assert bank.total(log_r, rest) == pytest.approx(-1.0)
     only = np.zeros(len(bank.charts), dtype=np.bool_)
-    light = chart(bank, "feature_drift/x/missing")
+    light = chart(bank, "data_quality/x/missing")
     only[light] = True
     assert bank.total(log_r, only) == pytest.approx(-1.0 + np.log10(2 * bank.weights[light]))
     assert bank.total(log_r, np.zeros(len(bank.charts), dtype=np.bool_)) < -1e5

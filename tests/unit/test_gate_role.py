@@ -23,7 +23,7 @@ from regate.daemon.gate import capsule
 from regate.daemon.gate.events import Build, GateDecision
 from regate.daemon.gate.state import Shard
 from regate.daemon.roles.gate import GateCore
-from regate.daemon.shell.core import Artefact, Batch, Output, StepInput, Tick
+from regate.daemon.shell.core import Artefact, Batch, Gap, Output, StepInput, Tick
 from regate.daemon.wire.cloudevents import decode_event, encode_event
 from regate.daemon.wire.internal import Command, Heartbeat
 from regate.scenarios.contracts import RunRequest
@@ -212,6 +212,25 @@ def test_a_lost_scope_chunk_holds_and_its_sequence_goes_on() -> None:
 
 def desk_requests(desk: Desk) -> list[RunRequest]:
     return [decode_event(item.value, "run-request", RunRequest) for item in desk.sent("validations")]
+
+
+def test_r13_a_gap_of_its_own_inputs_holds_every_scope_until_a_run_passed() -> None:
+    desk = Desk()
+    desk.approve()
+    seq = desk.state.scopes[SCOPE].seq
+    before = len(desk.sent("gates")), len(desk.sent("validations"))
+    desk.take(StepInput(gaps=(Gap("truncated", "findings", HOME, 40, 47),)))
+    (sent,) = desk.sent("gates")[before[0] :]
+    decision = decode_event(sent.value, "gate-decision", GateDecision)
+    assert (decision.verdict, decision.seq, decision.reasons[0].code) == ("hold", seq + 1, "input_gap")
+    assert "offsets 40 to 46" in decision.reasons[0].message
+    desk.tick(60)  # the cool-down of the queue
+    (asked,) = desk.sent("validations")[before[1] :]
+    assert decode_event(asked.value, "run-request", RunRequest).scope == SCOPE
+    made = [item for item in desk.out if isinstance(item, Artefact) and item.name == capsule.name_of(decision.id)]
+    assert capsule.replay(made[0].data) == decision
+    # A chunk of the snapshot that is gone is told by the scope itself.
+    assert desk.take(StepInput(gaps=(Gap("state", "scope/x", -1),))) == []
 
 
 def test_a_newer_snapshot_is_refused() -> None:

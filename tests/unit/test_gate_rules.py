@@ -237,8 +237,8 @@ def test_the_baseline_is_validated_on_the_same_schedule(approved: World) -> None
     assert {item.role for item in approved.requests[asked:]} == {"serving", "baseline"}
 
 
-def rolled_back() -> World:
-    world = World()
+def rolled_back(policy: Policy | None = None) -> World:
+    world = World(policy)
     world.approve()
     world.feed("finding", finding("harm", severity=0.9))
     assert world.last.verdict == "roll_back"
@@ -246,7 +246,7 @@ def rolled_back() -> World:
 
 
 def test_roll_back_is_latched() -> None:
-    world = rolled_back()
+    world = rolled_back(Policy(roll_back=RollBack(ack_seconds=1e6)))  # an answer is awaited elsewhere
     world.feed("finding", revision_of(finding("harm", severity=0.9), "recovered"))
     for _ in range(3):
         world.clock()

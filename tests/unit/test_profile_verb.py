@@ -10,15 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.told import finding
 from typer.testing import CliRunner
 
 from regate.config.errors import ConfigError
-from regate.config.settings import Limits
+from regate.config.settings import Bus, Limits
 from regate.daemon.bus.memory import MemoryBus
 from regate.daemon.bus.port import OutRecord, TopicSpec
+from regate.daemon.bus.provision import provision
+from regate.daemon.bus.topics import Topics
 from regate.daemon.cli.profile import app
 from regate.daemon.files.table import read_table
+from regate.daemon.incidents import Story, find, quarantined, read_stories
 from regate.daemon.profiles import Request, from_file, from_topic
+from regate.daemon.wire.cloudevents import encode_event
 from regate.daemon.wire.encode import EventEncoder
 from regate.detectors.charts import Bank
 from regate.detectors.profile import Profile
@@ -96,6 +101,37 @@ def test_since_and_until_cut_the_topic(file: Path) -> None:
         from_topic(bus, "nowhere", None, config, None, None, Limits(), REQUEST, silent)
     with pytest.raises(ConfigError, match="no time"):
         from_topic(bus, "telemetry", None, config, "yesterday", None, Limits(), REQUEST, silent)
+
+
+def test_rows_of_an_open_incident_do_not_become_normal_by_waiting(file: Path) -> None:
+    config = read_table(file).config
+    bus, _ = on_topic(file)
+    story = Story(finding(1, onset_us=START_US + 900 * 500_000))
+    assert quarantined({"f1": story}, story.key, frozenset({"f1"})) == {}
+    assert quarantined({"f1": story}, story.key, frozenset()) == {"f1": story}
+    clean = from_topic(bus, "telemetry", None, config, None, None, Limits(), REQUEST, silent, {"f1": story})
+    assert clean.rows == 900
+    assert any("300 rows of incident f1" in note for note in clean.notes)
+    whole = from_topic(bus, "telemetry", None, config, None, None, Limits(), REQUEST, silent, {})
+    assert whole.rows == ROWS
+
+
+def test_stories_follow_an_incident_to_its_end() -> None:
+    bus, topics = MemoryBus(), Topics(Bus(partitions=2))
+    provision(bus.admin(), topics)
+    writer = bus.writer()
+    for one in (finding(1), finding(2), finding(2, "confirmed"), finding(2, "recovered", detected_us=77)):
+        value, headers = encode_event("finding", one.id, one.scope, 1, one)
+        writer.send(OutRecord(topics.name("findings"), value, None, headers, 0))
+    writer.flush()
+    stories = read_stories(bus, topics)
+    assert (stories["f1"].open, stories["f2"].open, stories["f2"].ended_us) == (True, False, 77)
+    assert stories["f2"].covers(np.array([0, 1, 76, 77])).tolist() == [False, True, True, False]
+    assert find(stories, "f1") is stories["f1"]
+    with pytest.raises(ConfigError, match="has ended: recovered"):
+        find(stories, "f2")
+    with pytest.raises(ConfigError, match="no incident f3"):
+        find(stories, "f3")
 
 
 def test_build_writes_a_profile_and_show_reads_it(file: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_result_of_another_target_is_refused() -> None:
     step(state, asked(one))
     other = result_of(one).model_copy(update={"target_digest": "sha256:other"})
     out = step(state, seen("result", one, 1, result=other))
-    assert [(entry.topic, dict(entry.headers)["reason"]) for entry in out] == [("dead-letters", b"other_digest")]
+    assert [(entry.topic, dict(entry.headers)["regate-reason"]) for entry in out] == [("dead-letters", b"other_digest")]
     assert due(state) == [("a", 1, "")]
 
 
@@ -154,7 +154,7 @@ def test_a_result_of_another_target_is_refused() -> None:
 def test_garbage_is_a_dead_letter_with_its_bytes(topic: str) -> None:
     state = CORE.initial("3")
     (letter,) = step(state, record(topic, b"{"))
-    assert (letter.topic, letter.value, dict(letter.headers)["original-topic"]) == (
+    assert (letter.topic, letter.value, dict(letter.headers)["regate-topic"]) == (
         "dead-letters",
         b"{",
         topic.encode(),

@@ -1,0 +1,315 @@
+"""Output drift, multivariate drift, service: each kind of change under the right family and subject, none without."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.served_streams import KEY, Change, blocks, config, found, reference, served
+
+from regate.detectors.build import build_profile
+from regate.detectors.burn import BUCKET_CELLS, BUCKETS, Burn, Objective
+from regate.detectors.cells import Block
+from regate.detectors.clocks import RowClock
+from regate.detectors.data_quality import flag_name
+from regate.detectors.fairness import figures
+from regate.detectors.finding import Finding
+from regate.detectors.multivariate_drift import MAX_DIRECT, CrossSpec, bets_of, combined, signs
+from regate.detectors.numerics import LN_2, UNIT
+from regate.detectors.observe import Partition, cell_fragments, watched
+from regate.detectors.profile import Profile
+from regate.detectors.ranktable import build_table
+from regate.detectors.refusals import Refused, observe_refused
+from regate.detectors.sections import HITS, NumericSpec
+from regate.detectors.views import event_view
+from regate.detectors.watch import Watch
+
+AT = 6_400
+
+
+def correlated(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    shared = rng.standard_normal(late["age"].size)
+    for name in ("age", "tenure"):  # their margins stay normal; neither enters the score
+        late[name] = np.sqrt(0.6) * shared + np.sqrt(0.4) * rng.standard_normal(shared.size)
+
+
+def flipped(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["score"] = np.clip(late["score"] + 0.15, 0.0, 1.0)
+
+
+def unsure(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["score"] = 0.5 + 0.5 * (late["score"] - 0.5)
+
+
+def slow(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["latency_ms"] = late["latency_ms"] * 1.3
+
+
+def long_tail(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    hit = rng.random(late["latency_ms"].size) < 0.03
+    late["latency_ms"] = np.where(hit, 2_000.0, late["latency_ms"])
+
+
+def failing(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["error"] = rng.random(late["error"].size) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("change", "family", "subjects", "kind", "within"),
+    [
+        (correlated, "multivariate_drift", {"age × tenure"}, "change", 400),  # noqa: RUF001
+        (flipped, "output_drift", {"class", "score/1", "margin", "score/1|0", "score/1|1"}, "change", 1_000),
+        (unsure, "output_drift", {"class", "score/1", "margin", "score/1|0", "score/1|1"}, "change", 1_000),
+        (slow, "service", {"latency"}, "change", 1_000),
+        (long_tail, "service", {"latency"}, "change", 1_500),
+        (failing, "service", {"errors"}, "harm", 1_500),
+    ],
+)
+def test_a_change_is_found_under_its_family(
+    change: Change, family: str, subjects: set[str], kind: str, within: int
+) -> None:
+    first = found(reference(), change)[0]
+    print(first.message)
+    assert (first.family, first.kind) == (family, kind)
+    assert first.subject in subjects
+    assert AT <= first.detected_us <= AT + within
+    assert abs(first.onset_us - AT) <= 640
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_a_stream_that_does_not_change_gives_nothing(seed: int) -> None:
+    assert found(reference(), None, seed=seed) == []
+
+
+def test_a_correlation_is_never_found_by_a_chart_of_one_feature() -> None:
+    for finding in found(reference(), correlated):
+        assert {carrier.family for carrier in finding.carriers} == {"multivariate_drift"}
+
+
+def test_a_feature_that_moves_names_its_incident_whatever_follows_from_it() -> None:
+    def richer(late: dict[str, np.ndarray], _rng: np.random.Generator) -> None:
+        late["income"] = late["income"] + 0.8
+        late["score"] = 1.0 / (1.0 + np.exp(-(0.8 * late["income"] - 0.6 * late["debt"])))
+
+    first = found(reference(), richer)[0]
+    assert (first.family, first.subject) == ("feature_drift", "income")
+
+
+@pytest.mark.parametrize("r", [-0.8, -0.3, 0.0, 0.5, 0.9])
+@pytest.mark.parametrize("margin", [0.05, 0.2])
+def test_no_bet_on_a_correlation_gains_inside_its_margin(r: float, margin: float) -> None:
+    """E[E] of one event at both edges of the margin, by quadrature over two normal scores."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    weights = weights / weights.sum()
+    a, b = bets_of(r, margin, 1.0)
+    assert a.size
+    for edge in (r - margin, r, r + margin):
+        q = float(np.clip(edge, -1.0, 1.0))
+        x = nodes[:, None]
+        y = q * x + np.sqrt(1.0 - q * q) * nodes[None, :]
+        for slope, intercept in zip(a, b, strict=True):
+            mean = float(
+                (np.exp((slope * UNIT * x * y + intercept) * LN_2) * weights[:, None] * weights[None, :]).sum()
+            )
+            assert mean <= 1.0 + 1e-3
+
+
+def test_products_add_up_exactly_in_any_order_and_grouping() -> None:
+    rng = np.random.default_rng(3)
+    events, _ = served(3_000, seed=9)
+    specs = tuple(NumericSpec(name, 0, (build_table(rng.standard_normal(2_000)),)) for name in events.features)
+    cross = CrossSpec("multivariate", 0, tuple(events.features), specs)
+    group = rng.integers(0, 7, events.n)
+
+    def sums(rows: np.ndarray) -> np.ndarray:
+        picked = np.zeros(events.n, dtype=bool)
+        picked[rows] = True
+        part = events.some(picked)
+        into = np.zeros((7, cross.width), dtype=np.int64)
+        cross.add(event_view(part, np.zeros(part.n, dtype=np.int16)), group[picked], 7, into)
+        return into
+
+    whole = sums(np.arange(events.n))
+    order = rng.permutation(events.n)
+    for shards in (2, 5, 16):
+        assert (sum(sums(rows) for rows in np.array_split(order, shards)) == whole).all()
+
+
+def test_many_features_are_mixed_to_sixteen_with_whole_numbers() -> None:
+    rng = np.random.default_rng(4)
+    z = rng.standard_normal((100, 500))
+    mixed = combined(z)
+    assert mixed.shape == (MAX_DIRECT, 500)
+    assert (mixed == np.rint(mixed)).all()
+    assert 0.8 < (mixed / 256).var() < 1.2
+    assert (signs(100) == signs(100)).all()
+
+
+def test_a_profile_with_all_families_comes_back_from_its_bytes() -> None:
+    profile = reference()
+    again = Profile.from_bytes(profile.to_bytes())
+    events, labels = served(640, seed=8)
+    for one, two in zip(blocks(profile, events, labels), blocks(again, events, labels), strict=True):
+        assert (one.stats == two.stats).all()
+    assert again.digest == profile.digest
+    assert {chart.family for chart in profile.charts} >= {
+        "feature_drift",
+        "multivariate_drift",
+        "output_drift",
+        "service",
+        "performance",
+    }
+
+
+def test_a_family_can_be_turned_off() -> None:
+    events, labels = served(3_000, seed=1)
+    off = {"service": 0.0, "multivariate_drift": 0.0}
+    profile = build_profile(config(families=off), KEY, events, labels, calibrate_seconds=0)
+    assert {chart.family for chart in profile.charts}.isdisjoint(off)
+
+
+# -- objectives ----------------------------------------------------------------------------------------------------
+
+
+def burn(*minutes: tuple[int, int], allowed: float = 0.001) -> tuple[Burn, list[Finding]]:
+    """Take (bad, all) of each minute."""
+    one = Burn(Objective("error objective", 1, 2, allowed))
+    told = []
+    for minute, (bad, total) in enumerate(minutes):
+        told += one.step(Block(0, 60 * minute, 60 * minute + 59, np.array([total, bad, total]), 0), KEY)
+    return one, told
+
+
+def test_a_fast_burn_fires_when_both_windows_agree_and_ends_with_the_short_one() -> None:
+    calm, failing_minutes = [(0, 1000)] * 120, [(100, 1000)] * 20
+    _, told = burn(*calm, *failing_minutes, *[(0, 1000)] * 60)
+    first = told[0]
+    assert (first.type, first.kind, first.family, first.subject) == ("finding", "harm", "service", "error objective")
+    assert first.severity == 0.5
+    assert float(first.threshold) == 14.4
+    assert 120 * 60 < first.detected_us / 1e6 <= 135 * 60
+    assert [one.revision for one in told if one.type == "revision"][:1] == ["recovered"]
+    assert burn(*calm, (100, 1000), *[(0, 1000)] * 60)[1] == []  # one bad minute of an hour
+
+
+def test_a_slow_burn_is_milder_and_few_events_say_nothing() -> None:
+    _, told = burn(*[(7, 1000)] * 400)
+    assert len(told) == 1
+    assert told[0].severity == 0.4
+    assert burn(*[(1, 1)] * 90)[1] == []
+
+
+def test_a_burn_forgets_what_left_its_window() -> None:
+    one, told = burn(*[(100, 1000)] * 20)
+    assert told[-1].type == "finding"
+    later = BUCKET_CELLS * (2 * BUCKETS)
+    one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
+    assert one.rate(BUCKETS) == (0.0, 1)
+    later += BUCKET_CELLS
+    (over,) = one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
+    assert over.revision == "recovered"
+
+
+# -- data quality, behaviour, segments, fairness --------------------------------------------------------------------
+
+
+def gaps(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["tenure"] = np.where(rng.random(late["tenure"].size) < 0.05, np.nan, late["tenure"])
+
+
+def crowd(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["client"] = np.where(rng.random(late["client"].size) < 0.2, 7, late["client"])
+
+
+def other_races(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    late["race"] = rng.choice(3, late["race"].size, p=[0.4, 0.4, 0.2])
+
+
+def one_segment(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    # Up for some and down for others, so that the whole population does not move.
+    late["age"] = late["age"] + np.where(late["race"] == 1, 0.8, np.where(late["race"] == 0, -0.4, 0.0))
+
+
+def unfair(late: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    group = (late["race"] == 1) & (late["sex"] == 0)
+    late["score"] = np.where(group, late["score"] * 0.5, late["score"])
+
+
+@pytest.mark.parametrize(
+    ("change", "family", "subjects", "within"),
+    [
+        (gaps, "data_quality", {"tenure"}, 500),
+        (crowd, "behaviour", {"clients"}, 1_000),
+        (other_races, "behaviour", {"race"}, 1_000),
+        (one_segment, "feature_drift", {"age"}, 2_000),
+        (unfair, "fairness", {"race=b & sex=f", "race=b", "sex=f"}, 3_000),
+    ],
+)
+def test_a_change_of_people_or_of_data_is_found_under_its_family(
+    change: Change, family: str, subjects: set[str], within: int
+) -> None:
+    told = found(reference(), change)
+    first = next(one for one in told if one.family == family)
+    print([one.message for one in told])
+    assert first.subject in subjects
+    assert AT <= first.detected_us <= AT + within
+
+
+def test_a_segment_is_named() -> None:
+    first = next(one for one in found(reference(), one_segment) if one.family == "feature_drift")
+    assert any("in race=" in carrier.statistic for carrier in first.carriers)
+
+
+def test_repeated_events_are_left_out_and_counted_as_what_they_are() -> None:
+    profile = reference()
+    events, _ = served(6_400, seed=6)
+    repeated = np.zeros(events.n, dtype=bool)
+    repeated[3_200:] = np.arange(3_200) % 2 == 0
+    cell = np.arange(events.n) // 64
+    once = cell_fragments(events, profile, cell, layout="x")
+    kept = cell_fragments(events.some(~repeated), profile, cell[~repeated], layout="x")
+    marked = cell_fragments(events, profile, cell, layout="x", repeated=repeated)
+    spec = next(one for one in profile.layout.sections if one.name == flag_name("duplicate"))
+    assert int(marked.stats[:, spec.first + HITS].sum()) == 1_600
+    assert int(marked.stats[:, spec.first].sum()) == 6_400
+    assert int(marked.stats[:, 0].sum()) == 4_800
+    other = np.ones(profile.layout.width, dtype=bool)
+    other[spec.first : spec.first + 2] = False
+    assert (marked.stats[:, other].sum(axis=0) == kept.stats[:, other].sum(axis=0)).all()
+    assert int(once.stats[:, spec.first + HITS].sum()) == 0
+    chart = next(one for one in profile.charts if one.name == "data_quality/duplicate/rate")
+    assert (chart.watchable, chart.kind) == (True, "data_quality")
+
+
+def test_refused_events_count_for_the_model_that_they_named() -> None:
+    profile = reference()
+    model = watched(config(), profile)
+    refused = Refused(KEY, np.array([5, 5, 70], dtype=np.int64) * 1_000_000, np.array([1, 2, 4]), "out_of_range")
+    part = observe_refused(Partition(), refused, model)
+    assert part is not None
+    assert part.fragments is not None
+    spec = next(one for one in profile.layout.sections if one.name == flag_name("out_of_range"))
+    assert part.fragments.cell.tolist() == [5, 70]
+    assert part.fragments.stats[:, spec.first + HITS].tolist() == [3, 4]
+    assert part.fragments.stats.sum() == 14  # trials and hits, nothing else
+    assert observe_refused(Partition(), refused, watched(config(), None)) is None
+
+
+def test_figures_tell_groups_apart_only_where_there_is_enough() -> None:
+    events, labels = served(12_800, seed=5, change=unfair, at=0)
+    watch = Watch(reference(), RowClock(1e6, events.n))
+    watch.take(blocks(reference(), events, labels))
+    told = {one.group: one for one in figures(watch.bank, watch.state)}
+    worst = told["race=b & sex=f"]
+    assert worst.ratio is not None
+    assert worst.ratio < 0.8
+    assert worst.verdict in {"fail", "inconclusive"}
+    assert told["race=a"].verdict in {"pass", "inconclusive"}
+    fresh = Watch(reference(), RowClock(1e6, events.n))
+    assert {one.verdict for one in figures(fresh.bank, fresh.state)} == {"inconclusive"}
+
+
+def test_groups_are_declared_cohorts_and_their_intersections() -> None:
+    names = {chart.subject for chart in reference().charts if chart.family == "fairness"}
+    assert {"race=a", "sex=f", "race=a & sex=f", "race=c & sex=m"} <= names
+    statistics = {chart.statistic for chart in reference().charts if chart.subject == "race=a & sex=f"}
+    assert statistics == {"selected", "errors", "true positive", "false positive", "calibration"}
