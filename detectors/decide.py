@@ -114,6 +114,7 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         inherit(watch, before)
     if layout != model.layout:
         model.joiner = Joiner()  # integers of two layouts do not add up
+    model.joiner.cells = watch.clock.block_cells()
     model.layout, model.watch = layout, watch
     capacity = _capacity(config)
     if model.join is None:
