@@ -31,11 +31,14 @@ PHASES = 16
 # Random halves. Their offsets are what the calibration averages over.
 WORLDS = 32
 # A segment holds so many reaches of the longest dependence, so that few blocks straddle a seam.
-REACHES = 4
+REACHES = 8
 # A piece holds so many; what its seams cut is made up for.
 PIECE_REACHES = 2
 # Independent rows are recombined in pieces of this many.
 LEAST_PIECE = 4
+# The squared error of a variance, times the number of independent sums: 2 for normal ones, more where what varies is
+# how much they vary.
+CLUSTERED = 8.0
 # Longest segments: so many a half; but at least a block of 1,024 where dependence is that long.
 SEGMENTS_A_HALF = 8
 # The stretch of a column stays within so many standard errors of its variance over pieces.
@@ -65,6 +68,11 @@ class Blocks:
     segment_blocks: int
     distinct: float  # how many different blocks there can be; infinite where pieces are recombined
     rows: float  # mean rows a block
+    error: float  # relative standard error of the spread of long sums, from this reference
+
+    def lengthened(self, period: float, most: float) -> float:
+        """Return E[period^error] over references: by what a period grows so that the mean rate keeps the budget."""
+        return float(min(np.exp(0.5 * np.square(self.error * np.log(max(period, 1.0)))), most))
 
 
 def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, seed: int) -> Blocks:
@@ -73,7 +81,7 @@ def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, 
     piece = _doubled(PIECE_REACHES * reach if reach > 1 else LEAST_PIECE)
     # Matching pieces takes the statistics of every single row; too many of them are cut into whole blocks instead.
     light = reach == 1 or reference.rows.n * reference.layout.width <= MATCHED_CELLS
-    if piece <= block_rows and len(reference.strata) == 1 and light:
+    if piece < block_rows and len(reference.strata) == 1 and light:
         return _recombined(reference, block_rows, piece, most, seed)
     return _cut(reference, block_rows, _doubled(REACHES * reach), reach, most, np.random.default_rng((seed, 3)))
 
@@ -113,6 +121,7 @@ def _recombined(reference: Reference, block_rows: int, piece: int, most: int, se
         segment_blocks=1,
         distinct=float("inf"),
         rows=float(block_rows // piece * piece),
+        error=float(np.sqrt(2.0 * piece / reference.rows.n)),
     )
 
 
@@ -185,7 +194,8 @@ def _cut(
         following=np.concatenate(following).astype(np.int64),
         worlds=begin[_halves(begin.shape[0], rng)].reshape(WORLDS, -1).astype(np.int64),
         late=np.concatenate(late).astype(np.int64),
-        distinct=n / max(block_rows, reach),
+        distinct=n / block_rows,
+        error=float(np.sqrt(CLUSTERED * max(block_rows, reach) / n)),
         segment_blocks=max(1, int(segment_rows / mean_rows)),
         rows=mean_rows,
     )

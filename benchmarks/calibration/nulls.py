@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from regate.detectors.numerics import UNIT, expit, logit
 from regate.detectors.profile import Profile
 
 MOVED = ("mean", "scale", "indicator")
-Trace = Callable[[Profile, list[int]], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def moved(profile: Profile, stream: Stream, form: str, rng: np.random.Generator)
 
 
 def alarms_of(profile: Profile, streams: list[Stream], budget_events: float) -> list[IntArray]:
-    """Return the charts that raised each alarm, per run; all runs are stepped together."""
+    """Return ``int64[alarms, 2]`` (block, chart) of each run; all runs are stepped together."""
     bank, points = Bank(profile), profile.points
     bar = 10.0 ** bank.threshold(budget_events)
     chart = points.chart
@@ -92,16 +90,16 @@ def alarms_of(profile: Profile, streams: list[Stream], budget_events: float) -> 
     stats = np.stack([stream.stats[:length] for stream in streams], axis=1)
     stratum = np.stack([stream.stratum[:length] for stream in streams], axis=1)
     r = np.zeros((len(streams), chart.size))
-    found: list[list[int]] = [[] for _ in streams]
+    found: list[list[tuple[int, int]]] = [[] for _ in streams]
     for step in range(length):
         now = stats[step]
         log_e = now[:, s_column] * points.a[stratum[step]] + now[:, n_column] * points.b[stratum[step]]
         r += (now[:, 0] / budget_events)[:, None]
         r *= np.exp2(np.minimum(log_e, 500.0))
         for run in np.flatnonzero(r @ weight >= bar):
-            found[run].append(int(chart[(r[run] * weight).argmax()]))
+            found[run].append((step, int(chart[(r[run] * weight).argmax()])))
             r[run] = 0.0
-    return [np.array(alarms, dtype=np.int64) for alarms in found]
+    return [np.array(alarms, dtype=np.int64).reshape(-1, 2) for alarms in found]
 
 
 def ratio_of(counts: list[int], nominal: float) -> dict[str, Any]:
@@ -150,8 +148,8 @@ def measure(null: Null, options: argparse.Namespace) -> dict[str, Any]:
         alarms = alarms_of(profile, streams, options.budget_events)
         length = min(len(stream.stratum) for stream in streams)
         periods += sum(int(stream.stats[:length, 0].sum()) for stream in streams) / options.budget_events
-        counts.append(sum(found.size for found in alarms))
-        for index in np.concatenate(alarms):
+        counts.append(sum(len(found) for found in alarms))
+        for _, index in np.concatenate(alarms):
             name = profile.charts[index].name
             by_chart[name] = by_chart.get(name, 0) + 1
     return {
