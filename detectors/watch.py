@@ -43,6 +43,7 @@ from regate.detectors.incidents import (
     severity,
 )
 from regate.detectors.judgement import DOUBTFUL, Judge
+from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import LOG2_10, UNIT, exp2
 from regate.detectors.profile import Profile
 from regate.detectors.river_adapter import Adviser
@@ -78,6 +79,7 @@ class Watch:
     _index: dict[str, int] = field(init=False)
     _active: BoolArray = field(init=False)
     _grid: FloatArray = field(init=False)
+    _features: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.bank = Bank(self.profile)
@@ -89,6 +91,7 @@ class Watch:
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
+        self._features = frozenset(chart.subject for chart in self.bank.charts if chart.family in CAUSES)
         self.examiner, self.judge = Examiner(self.profile), Judge(self.profile)
 
     def refresh(self) -> None:
@@ -477,13 +480,27 @@ class Watch:
             onset, blocks = int(explanation.onset_block[chart]), self._near
             if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay
                 blocks = max(blocks, (self.state.blocks - onset) // 2)
-            if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
+            moved = incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near)
+            if moved or self._follows(incident, spec):
                 incident.charts.append(spec.name)
                 self._remember(incident, chart, explanation)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
                 return incident
         return None
+
+    def _follows(self, incident: Incident, spec: ChartSpec) -> bool:
+        """Tell whether an incident is about something that a chart is made of: meanwhile it tells nothing new.
+
+        The bets of such a chart hold where each of its parts is as in the reference. A part without charts of its own
+        (a combination of features) may have moved where any chart made of it has.
+        """
+        if not spec.of:
+            return False
+        charts = [self.bank.charts[index] for index in self._charts(incident)]
+        about = {one.subject for one in charts if one.family in CAUSES}
+        about |= {part for one in charts for part in one.of if part not in self._features}
+        return not about.isdisjoint(spec.of)
 
     def _worse(self, joined: list[tuple[Incident, int]], explanation: Explanation, moment: Moment) -> list[Finding]:
         """Revise open incidents of harm where a chart that joined shows a larger loss than was said."""
