@@ -7,12 +7,9 @@ import pytest
 from tests.served_streams import KEY, Change, blocks, config, found, reference, served
 
 from regate.detectors.build import build_profile
-from regate.detectors.burn import BUCKET_CELLS, BUCKETS, Burn, Objective
-from regate.detectors.cells import Block
 from regate.detectors.clocks import RowClock
 from regate.detectors.data_quality import flag_name
 from regate.detectors.fairness import figures
-from regate.detectors.finding import Finding
 from regate.detectors.observe import Partition, cell_fragments, watched
 from regate.detectors.profile import Profile
 from regate.detectors.refusals import Refused, observe_refused
@@ -111,48 +108,6 @@ def test_a_family_can_be_turned_off() -> None:
     off = {"service": 0.0, "multivariate_drift": 0.0}
     profile = build_profile(config(families=off), KEY, events, labels, calibrate_seconds=0)
     assert {chart.family for chart in profile.charts}.isdisjoint(off)
-
-
-# -- objectives ----------------------------------------------------------------------------------------------------
-
-
-def burn(*minutes: tuple[int, int], allowed: float = 0.001) -> tuple[Burn, list[Finding]]:
-    """Take (bad, all) of each minute."""
-    one = Burn(Objective("error objective", 1, 2, allowed))
-    told = []
-    for minute, (bad, total) in enumerate(minutes):
-        told += one.step(Block(0, 60 * minute, 60 * minute + 59, np.array([total, bad, total]), 0), KEY)
-    return one, told
-
-
-def test_a_fast_burn_fires_when_both_windows_agree_and_ends_with_the_short_one() -> None:
-    calm, failing_minutes = [(0, 1000)] * 120, [(100, 1000)] * 20
-    _, told = burn(*calm, *failing_minutes, *[(0, 1000)] * 60)
-    first = told[0]
-    assert (first.type, first.kind, first.family, first.subject) == ("finding", "harm", "service", "error objective")
-    assert first.severity == 0.5
-    assert float(first.threshold) == 14.4
-    assert 120 * 60 < first.detected_us / 1e6 <= 135 * 60
-    assert [one.revision for one in told if one.type == "revision"][:1] == ["recovered"]
-    assert burn(*calm, (100, 1000), *[(0, 1000)] * 60)[1] == []  # one bad minute of an hour
-
-
-def test_a_slow_burn_is_milder_and_few_events_say_nothing() -> None:
-    _, told = burn(*[(7, 1000)] * 400)
-    assert len(told) == 1
-    assert told[0].severity == 0.4
-    assert burn(*[(1, 1)] * 90)[1] == []
-
-
-def test_a_burn_forgets_what_left_its_window() -> None:
-    one, told = burn(*[(100, 1000)] * 20)
-    assert told[-1].type == "finding"
-    later = BUCKET_CELLS * (2 * BUCKETS)
-    one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
-    assert one.rate(BUCKETS) == (0.0, 1)
-    later += BUCKET_CELLS
-    (over,) = one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
-    assert over.revision == "recovered"
 
 
 # -- data quality, behaviour, segments, fairness --------------------------------------------------------------------
