@@ -14,12 +14,13 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regate.config.model import Family
 from regate.daemon.backtest import Backtest, Options
 from regate.daemon.files.table import read_table
 from regate.detectors.judgement import LABELLED, SURE
@@ -145,7 +146,8 @@ def measure_null(streams: int, rows: int = 150_000, reference: int = 20_000, bud
                 path = Path(folder) / "null.parquet"
                 pq.write_table(pa.table(_null(kind, 100 + seed, rows)), path)
                 table = read_table(path)
-            detection = table.config.detection.model_copy(update={"families": {"feature_drift": 0.0}})
+            others = {name: 0.0 for name in get_args(Family) if name != "performance"}
+            detection = table.config.detection.model_copy(update={"families": others})
             table.config = table.config.model_copy(update={"detection": detection})
             options = Options(
                 reference,

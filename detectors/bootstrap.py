@@ -21,6 +21,8 @@ import numpy as np
 from regate.detectors.accumulate import accumulate, accumulate_outcomes
 from regate.detectors.candidate import Candidate, Reference, points_of
 from regate.detectors.columns import FloatArray, IntArray
+from regate.detectors.dependence import sums_variance
+from regate.detectors.layout import EVENTS
 from regate.detectors.numerics import exp2
 from regate.detectors.views import outcome_view
 
@@ -30,10 +32,18 @@ PHASES = 16
 WORLDS = 32
 # A segment holds so many reaches of the longest dependence, so that few blocks straddle a seam.
 REACHES = 8
+# A piece holds so many; what its seams cut is made up for.
+PIECE_REACHES = 2
 # Independent rows are recombined in pieces of this many.
 LEAST_PIECE = 4
+# The squared error of a variance, times the number of independent sums: 2 for normal ones, more where what varies is
+# how much they vary.
+CLUSTERED = 8.0
 # Longest segments: so many a half; but at least a block of 1,024 where dependence is that long.
 SEGMENTS_A_HALF = 8
+# The stretch of a column stays within so many standard errors of its variance over pieces.
+MATCH_DEVIATIONS = 4.0
+MATCHED_CELLS = 1 << 25
 # Distinct blocks made for each world from short pieces.
 WORLD_BLOCKS = 2000
 # The table of E of all blocks and points stays under this.
@@ -50,7 +60,7 @@ class Blocks:
     each is ``segment_blocks`` long. ``late`` lists the starts in the second half (empty: rows are independent).
     """
 
-    statistics: IntArray
+    statistics: FloatArray
     stratum: IntArray
     following: IntArray
     worlds: IntArray
@@ -58,18 +68,26 @@ class Blocks:
     segment_blocks: int
     distinct: float  # how many different blocks there can be; infinite where pieces are recombined
     rows: float  # mean rows a block
+    error: float  # relative standard error of the spread of long sums, from this reference
+
+    def lengthened(self, period: float, most: float) -> float:
+        """Return E[period^error] over references: by what a period grows so that the mean rate keeps the budget."""
+        return float(min(np.exp(0.5 * np.square(self.error * np.log(max(period, 1.0)))), most))
 
 
 def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, seed: int) -> Blocks:
     """Return the blocks to simulate with; ``reach`` is the longest dependence of any chart, in rows."""
-    rng = np.random.default_rng((seed, 3))
-    piece = LEAST_PIECE
-    while piece < REACHES * reach and reach > 1:
-        piece *= 2
     most = max(TABLE_BYTES // (8 * max(points, 1)), 64)
-    if piece < block_rows and len(reference.strata) == 1:
-        return _recombined(reference, block_rows, piece, most, rng)
-    return _cut(reference, block_rows, piece, reach, most, rng)
+    piece = _doubled(PIECE_REACHES * reach if reach > 1 else LEAST_PIECE)
+    # Matching pieces takes the statistics of every single row; too many of them are cut into whole blocks instead.
+    light = reach == 1 or reference.rows.n * reference.layout.width <= MATCHED_CELLS
+    if piece < block_rows and len(reference.strata) == 1 and light:
+        return _recombined(reference, block_rows, piece, most, seed)
+    return _cut(reference, block_rows, _doubled(REACHES * reach), reach, most, np.random.default_rng((seed, 3)))
+
+
+def _doubled(least: int) -> int:
+    return 1 << max(least - 1, 1).bit_length()
 
 
 def grouped(reference: Reference, group: IntArray, groups: int) -> IntArray:
@@ -82,20 +100,17 @@ def grouped(reference: Reference, group: IntArray, groups: int) -> IntArray:
     return fine
 
 
-def _recombined(reference: Reference, block_rows: int, piece: int, most: int, rng: np.random.Generator) -> Blocks:
+def _recombined(reference: Reference, block_rows: int, piece: int, most: int, seed: int) -> Blocks:
     """Make each world's blocks from short pieces of its own half of the reference."""
     pieces = reference.rows.n // piece
     group = np.minimum(np.arange(reference.rows.n) // piece, pieces)
-    fine = grouped(reference, group, int(group[-1]) + 1)[:pieces]
+    fine = grouped(reference, group, int(group[-1]) + 1)[:pieces].astype(np.float64)
+    if piece > LEAST_PIECE:
+        fine = _matched(reference, fine, piece, block_rows)
     each = int(np.clip(most // WORLDS, 2, WORLD_BLOCKS))
+    rng = np.random.default_rng((seed, 3))
     halves = _halves(pieces, rng)
-    made = []
-    for world in range(WORLDS):
-        own = halves[world]
-        total = np.zeros((each, fine.shape[1]), dtype=np.int64)
-        for _ in range(block_rows // piece):
-            total += fine[own[rng.integers(own.size, size=each)]]
-        made.append(total)
+    made = [_joined(fine, own, block_rows // piece, each, rng) for own in halves]
     count = WORLDS * each
     return Blocks(
         statistics=np.concatenate(made),
@@ -106,7 +121,40 @@ def _recombined(reference: Reference, block_rows: int, piece: int, most: int, rn
         segment_blocks=1,
         distinct=float("inf"),
         rows=float(block_rows // piece * piece),
+        error=float(np.sqrt(2.0 * piece / reference.rows.n)),
     )
+
+
+def _joined(fine: FloatArray, own: IntArray, pieces: int, count: int, rng: np.random.Generator) -> FloatArray:
+    """Return ``count`` blocks of so many pieces each.
+
+    Every piece comes equally often: else the mean of a world is off by what its blocks happened to draw.
+    """
+    wanted = count * pieces
+    drawn = np.concatenate([rng.permutation(own) for _ in range(-(-wanted // own.size))])[:wanted]
+    total = np.zeros((count, fine.shape[1]))
+    for piece in drawn.reshape(pieces, count):
+        total += fine[piece]
+    return total
+
+
+def _matched(reference: Reference, fine: FloatArray, piece: int, block_rows: int) -> FloatArray:
+    """Stretch each column about its mean, so that blocks of pieces vary as blocks of consecutive rows do.
+
+    Seams between pieces cut dependence, and the variance of a few hundred pieces is not well known.
+    """
+    rows = np.arange(reference.rows.n)
+    single = grouped(reference, rows, rows.size).astype(np.float64)
+    stretched = fine.copy()
+    for column in range(EVENTS + 1, fine.shape[1]):
+        now = float(fine[:, column].var()) * (block_rows // piece)
+        if now > 0:
+            wanted = float(sums_variance(single[:, column], block_rows)[-1])
+            noise = MATCH_DEVIATIONS * np.sqrt(2.0 / fine.shape[0])
+            factor = np.sqrt(np.clip(wanted / now, 1.0 / (1.0 + noise), 1.0 + noise))
+            mean = fine[:, column].mean()
+            stretched[:, column] = mean + (fine[:, column] - mean) * factor
+    return stretched
 
 
 def _cut(
@@ -141,12 +189,13 @@ def _cut(
     begin = np.stack(segments, axis=1)
     mean_rows = n * phases / offset
     return Blocks(
-        statistics=np.concatenate(statistics),
+        statistics=np.concatenate(statistics).astype(np.float64),
         stratum=np.concatenate(strata).astype(np.int64),
         following=np.concatenate(following).astype(np.int64),
         worlds=begin[_halves(begin.shape[0], rng)].reshape(WORLDS, -1).astype(np.int64),
         late=np.concatenate(late).astype(np.int64),
-        distinct=n / max(block_rows, reach),
+        distinct=n / block_rows,
+        error=float(np.sqrt(CLUSTERED * max(block_rows, reach) / n)),
         segment_blocks=max(1, int(segment_rows / mean_rows)),
         rows=mean_rows,
     )

@@ -33,9 +33,16 @@ UPDATES_PER_SECOND = 5.0e8
 LANE_COST = 100
 MAX_STEPS = 120_000
 RULE_OF_THREE = 3.0
-# The ceiling is 6 to 250 times too cautious on references that can tell. A threshold lower than this would rest on
-# head starts alone, and on an independence that a short reference cannot show.
-LOWEST = 1.0 / 300.0
+# The ceiling is 6 to 250 times too cautious on references that can tell. A threshold lower than this, or than so many
+# blocks of time, would rest on head starts alone.
+LOWEST = 1.0 / 3000.0
+LEAST_BLOCKS = 1.5
+# The rate of alarms goes with the error of the reference's own spread as period^error, whose mean over references is
+# above 1; the period is lengthened by that, at most so much.
+MOST_LENGTHENED = 2.0
+# By how much a slope may be flatter beyond what the reference supports. A reference of a calm stretch of clustered
+# volatility shows 1.2 to 1.5, where over many references it is below 1; wide margins and tau show 2 to 4.
+FLATTER = 0.5
 MIN_STEPS = 2_000
 LANES = 192
 PILOT_LANES = 4
@@ -105,7 +112,7 @@ def calibrate(
     for way, pilot in zip(search.ways, pilots, strict=True):
         plan, short = _refined(search, odds, pilot, periods, way)
         seen = simulate(odds, search.blocks, plan, lambda share: progress("calibration", 0.3 + 0.6 * share))
-        thresholds.append([_cautious(seen, period, search.blocks.distinct) for period in periods])
+        thresholds.append([_cautious(seen, period, search.blocks) for period in periods])
         updates += int(seen.blocks.sum())
         capped = capped or short
     chosen_h = np.log10(np.max(thresholds, axis=0))
@@ -174,20 +181,46 @@ def _refined(search: Search, odds: Odds, pilot: Exceedances, periods: list[float
     """Return the simulation around the levels that the pilot points to."""
     rate = np.maximum.accumulate((pilot.alarms + 0.5)[::-1])[::-1] / pilot.blocks
     limit = search.blocks.distinct / RULE_OF_THREE
-    targets = sorted({*periods, *(min(period, limit) for period in periods)})
+    longer = [period * search.blocks.lengthened(period, MOST_LENGTHENED) for period in periods]
+    targets = sorted({*longer, *(min(period, limit) for period in longer)})
     centres = [float(np.exp(np.interp(np.log(t), -np.log(rate), np.log(pilot.level)))) for t in targets]
     levels = np.unique([centre * factor for centre in centres for factor in AROUND])
-    wanted = int(np.clip(max(4.0 * periods[1], min(3.0 * periods[2], 20_000.0)), MIN_STEPS, MAX_STEPS))
+    wanted = int(np.clip(max(4.0 * longer[1], min(3.0 * longer[2], 20_000.0)), MIN_STEPS, MAX_STEPS))
     each, steps, short = _affordable(search.work / (len(search.ways) + 1), odds.point_chart.size, LANES, wanted)
     # Low levels give plenty of alarms from a few streams.
-    share = np.where(levels < centres[targets.index(periods[1])] * min(AROUND), 0.3, 1.0)
+    share = np.where(levels < centres[targets.index(longer[1])] * min(AROUND), 0.3, 1.0)
     lanes = np.maximum(2, (each * share / share.sum()).astype(np.int64))
     return Plan(levels, lanes, steps, way, (search.seed, 1, list(Way).index(way))), short
 
 
-def _cautious(seen: Exceedances, period: float, distinct: float) -> float:
-    """Return the highest of what the reference's own blocks support, what recombining them asks for, and a floor."""
-    return max(LOWEST, threshold(seen, period, distinct), threshold(seen, period, float("inf")))
+def _cautious(seen: Exceedances, period: float, blocks: Blocks) -> float:
+    """Return the threshold for one way of simulating: the higher of what it says and what its own blocks support."""
+    longer = blocks.lengthened(period, MOST_LENGTHENED)
+    said = max(
+        threshold(seen, period * longer, float("inf")),
+        extended(seen, period * longer, blocks.distinct / RULE_OF_THREE),
+    )
+    # A share of the longer period's ceiling, as one of the period's own.
+    return min(1.0, max(LOWEST, LEAST_BLOCKS / period, said * longer))
+
+
+def extended(seen: Exceedances, period: float, support: float) -> float:
+    """Return the threshold for ``period`` by the power law that holds where run lengths are ``support``.
+
+    What happens less often than once in a third of the reference's distinct blocks is not in it to be seen. From there
+    on the slope is the one measured there, drawn towards 1, at which threshold / ceiling stays constant: with clusters
+    of volatility it is about 1, where margins and tau are wider than need be 2 to 4.
+    """
+    if period <= support:
+        return threshold(seen, period, float("inf"))
+    at = threshold(seen, support, float("inf"))
+    use = np.flatnonzero(seen.alarms >= MIN_ALARMS)
+    if at >= 1.0 or use.size < FIT_LEVELS:
+        return at
+    order = np.argsort(np.abs(np.log(seen.blocks[use] / seen.alarms[use] / support)), kind="stable")[:FIT_LEVELS]
+    fit = _fit(seen, use[order])
+    slope = max(1.0, fit.slope - float(np.sqrt(max(fit.covariance[1, 1], 0.0))) - FLATTER)
+    return min(1.0, at * float(np.exp((1.0 / slope - 1.0) * np.log(period / support))))
 
 
 def threshold(seen: Exceedances, period: float, distinct: float) -> float:

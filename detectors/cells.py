@@ -7,6 +7,7 @@ Fragments of a cell add up whatever their order, partition or slicing; closed ce
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,7 +20,10 @@ from regate.detectors.layout import Layout
 
 CELL_US = 1_000_000
 BLOCK_EVENTS = 64
-BLOCK_CELLS = 60  # a block never spans more than a minute of event time
+BLOCK_CELLS = 60  # a block spans at most a minute of event time, or longer where traffic is low
+LONGEST_CELLS = 86_400
+# Down to this share of the profile's traffic a block holds `BLOCK_EVENTS`; thresholds are calibrated no further.
+LEAST_TRAFFIC = 0.1
 # A dense table of (cell, stratum) beats sorting as long as it is not much longer than the slice.
 _DENSE_FACTOR = 4
 _DENSE_LEAST = 4096
@@ -40,6 +44,18 @@ def layout_digest(layout: Layout) -> str:
         for name in sorted(arrays):
             state.update(np.ascontiguousarray(arrays[name]).tobytes())
     return state.hexdigest()
+
+
+def block_cells(events_per_second: float | None) -> int:
+    """Return how many cells a block may span, so that a tenth of the profile's traffic still fills it.
+
+    >>> block_cells(None), block_cells(100.0), block_cells(1.0)
+    (60, 60, 640)
+    """
+    if events_per_second is None or events_per_second <= 0:
+        return BLOCK_CELLS
+    wanted = math.ceil(min(BLOCK_EVENTS / (LEAST_TRAFFIC * events_per_second), LONGEST_CELLS))
+    return max(BLOCK_CELLS, wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +189,11 @@ class Block:
 
 
 class Joiner:
-    """Joins closed cells of one stratum until a block holds enough events or a minute has passed."""
+    """Joins closed cells of one stratum until a block holds enough events or spans ``cells``."""
 
-    def __init__(self) -> None:
+    def __init__(self, cells: int = BLOCK_CELLS) -> None:
         self.forming: dict[int, Block] = {}
+        self.cells = cells
 
     def take(self, closed: Closed, limit: int) -> Iterator[Block]:
         """Take closed cells in order, then everything up to cell ``limit``; yield the blocks that end."""
@@ -199,7 +216,7 @@ class Joiner:
         if not self.forming:
             return
         due = sorted(
-            (block.first, stratum) for stratum, block in self.forming.items() if block.first + BLOCK_CELLS <= cell
+            (block.first, stratum) for stratum, block in self.forming.items() if block.first + self.cells <= cell
         )
         for _, stratum in due:
             yield self.forming.pop(stratum)

@@ -63,7 +63,7 @@ class Explanation:
     """Per chart: where its excursion began and how large the change is since, in the chart's unit.
 
     ``before`` says whether the chart had moved the same way between its restart and that onset, in standard
-    deviations; ``start_block`` is the block of the restart.
+    deviations, and ``share`` how far, as a share of the move since; ``start_block`` is the block of the restart.
     """
 
     onset_block: IntArray
@@ -71,6 +71,7 @@ class Explanation:
     effect: FloatArray
     log_r: FloatArray
     before: FloatArray
+    share: FloatArray
     start_block: IntArray
     base: tuple[IntArray, IntArray, FloatArray]  # the chart's three sums where its excursion began
 
@@ -215,6 +216,7 @@ class Bank:
             effect=effect,
             log_r=self.log_r(state),
             before=self._before(state, best, shift),
+            share=_share(state, best, shift),
             start_block=state.start_block,
             base=(state.base_s[best], state.base_n[best], state.base_centre[best]),
         )
@@ -235,6 +237,15 @@ class Bank:
 
         :param tolerant: count only what is beyond the margin, which holds the error of the reference itself.
         """
+        off, at, spread = self._off(s, n, centre)
+        if tolerant:
+            # The margin is a shift in sigma, a log ratio of spreads, or a difference of logits.
+            slope = np.where(self._form == "mean", self._sd, spread)
+            off = np.sign(off) * np.maximum(np.abs(off) - self._margin * slope, 0.0)
+        return np.where(n > 0, off / np.sqrt(np.maximum(spread * self._tau, 1e-300) / at), 0.0)
+
+    def _off(self, s: IntArray, n: IntArray, centre: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return how far means of sums are off the reference, of how many trials, and the variance of one."""
         tilt, mean = self._form == "tilt", self._form == "mean"
         # Trials of a tilt are variances: what varies as much as so many units.
         at = np.maximum(n, 1) / np.where(tilt, float(UNIT), 1.0)
@@ -246,12 +257,7 @@ class Bank:
         unit = np.where(self._form == "indicator", 1.0, float(UNIT))
         # The reference expects z^2 = 1; for scale charts the stored centre is unused.
         expected = np.where(self._form == "scale", n * float(UNIT), centre)
-        off = (s - expected) / at / unit
-        if tolerant:
-            # The margin is a shift in sigma, a log ratio of spreads, or a difference of logits.
-            slope = np.where(mean, self._sd, spread)
-            off = np.sign(off) * np.maximum(np.abs(off) - self._margin * slope, 0.0)
-        return np.where(n > 0, off / np.sqrt(np.maximum(spread * self._tau, 1e-300) / at), 0.0)
+        return (s - expected) / at / unit, at, spread
 
     def trials(self, n: IntArray) -> FloatArray:
         """Return how many trials counts of each chart stand for."""
@@ -299,6 +305,13 @@ class Bank:
     def _span(self, chart: int) -> slice:
         first = int(self._first[chart])
         return slice(first, first + int(self._grid[chart]))
+
+
+def _share(state: BankState, best: IntArray, shift: FloatArray) -> FloatArray:
+    n = state.base_n[best] - state.start_n
+    s = (state.base_s[best] - state.start_s) - (state.base_centre[best] - state.start_centre)
+    told = (n > 0) & (shift != 0.0)
+    return np.where(told, s / np.maximum(n, 1) / np.where(told, shift, 1.0), 0.0)
 
 
 # "The next block's mark": where an excursion has not begun, the block to come is its first.

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from regate.detectors.cells import BLOCK_CELLS, BLOCK_EVENTS, CELL_US, Block
+from regate.detectors.cells import BLOCK_CELLS, BLOCK_EVENTS, CELL_US, Block, block_cells
 from regate.detectors.columns import IntArray
 
 HOUR_US = 3_600_000_000
 DAY_HOURS = 24
-# Thresholds are calibrated on blocks of `BLOCK_EVENTS`. Where the minute cuts blocks to 42, 30, 15 and 6 events, they
+# Thresholds are calibrated on blocks of `BLOCK_EVENTS`. Where time cuts blocks to 42, 30, 15 and 6 events, they
 # gave 1.5, 1.5, 3.3 and 3.6 times the budget; with 60 they gave .7.
 FULL_SHARE = 0.9
 
@@ -36,6 +36,9 @@ class Clock(Protocol):
 
     def traffic(self) -> float | None:
         """Return events a budget period, or None as long as it is not known."""
+
+    def block_cells(self) -> int:
+        """Return how many cells a block may span."""
 
     def full_blocks(self) -> bool:
         """Tell whether blocks have about the events that thresholds are calibrated on."""
@@ -70,6 +73,10 @@ class RowClock:
     def traffic(self) -> float | None:
         """Return the events of the budget period."""
         return self.budget_events
+
+    def block_cells(self) -> int:
+        """Return what strata of a few rows a cell are joined over."""
+        return BLOCK_CELLS
 
     def full_blocks(self) -> bool:
         """Return True: blocks are counted off."""
@@ -136,11 +143,15 @@ class EventClock:
         span_us = max((self.ended_us or 0) - start_us, HOUR_US)
         return sum(self.hours.values()) * self.period_us / span_us
 
+    def block_cells(self) -> int:
+        """Return a minute, or longer for a profile whose traffic is low."""
+        return block_cells(self.events_per_second)
+
     def full_blocks(self) -> bool:
-        """Return whether this traffic fills blocks before the minute cuts them."""
+        """Return whether this traffic fills blocks before time cuts them."""
         traffic = self.traffic()
-        minute = BLOCK_CELLS * CELL_US / self.period_us
-        return traffic is not None and traffic * minute >= FULL_SHARE * BLOCK_EVENTS
+        longest = self.block_cells() * CELL_US / self.period_us
+        return traffic is not None and traffic * longest >= FULL_SHARE * BLOCK_EVENTS
 
     def cell(self, mark: int) -> int:
         """Return the cell of a time."""

@@ -127,6 +127,7 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         model.joiner = Joiner()  # integers of two layouts do not add up
     if layout != model.layout or model.maturing is None:
         model.maturing = Maturing(watch.profile.layout)
+    model.joiner.cells = watch.clock.block_cells()
     model.layout, model.watch = layout, watch
     capacity = _capacity(config)
     if model.join is None:

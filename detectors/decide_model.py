@@ -114,27 +114,40 @@ class Model:
             self.predictions, self.labels = [predictions], [labels]
             return
         found: list[tuple[int, Taken]] = []
+        ripe = told = 0  # rows of predictions, and of ``found``, whose maturity was seen to
         starts = np.append(due, limit)
         p, q = np.searchsorted(predictions.cell, starts), np.searchsorted(labels.cell, starts)
         for row, cell in enumerate(due.tolist()):
             made, shift = some_rows(predictions, slice(p[row], p[row + 1])), join.shift
             known = some_rows(labels, slice(q[row], q[row + 1]))
             taken = join.take(made, known, profile.error_cutoff, cell, profile.layout.shape)
-            if self.maturing is not None:
-                now = self.maturing.made(made.sampled(shift), cell, profile.layout.shape)
-                if now is not None:
-                    self._add_row(cell, now)
-                self.maturing.answered(taken.outcomes, taken.matched, cell)
+            if taken.outcomes.n or len(taken.contradicted):
+                found.append((cell, taken))
+            if self.maturing is not None and (join.shift != shift or row == len(due) - 1):
+                rows = some_rows(predictions, slice(p[ripe], p[row + 1])).sampled(shift)
+                self._ripen(self.maturing, rows, found[told:], profile)
+                ripe, told = row + 1, len(found)
                 if join.shift != shift:
                     self.maturing.restart(cell)
                     self.count("coverage_restarted")
-            if taken.outcomes.n or len(taken.contradicted):
-                found.append((cell, taken))
         self.predictions = [some_rows(predictions, slice(p[-1], None))]
         self.labels = [some_rows(labels, slice(q[-1], None))]
         if found:
             self._add_outcomes(profile, [(cell, taken) for cell, taken in found if taken.outcomes.n])
             self._add_contradictions(profile, found)
+
+    def _ripen(
+        self, maturing: Maturing, predictions: Predictions, found: list[tuple[int, Taken]], profile: Profile
+    ) -> None:
+        """Count predictions and their labels towards maturity."""
+        now = maturing.made(predictions, profile.layout.shape)
+        if now is not None:
+            self._add_rows(now)
+        told = [(cell, taken) for cell, taken in found if taken.outcomes.n]
+        if told:
+            cells = np.concatenate([np.full(taken.outcomes.n, cell) for cell, taken in told])
+            matched = np.concatenate([taken.matched for _, taken in told])
+            maturing.answered(joined([taken.outcomes for _, taken in told]), matched, cells)
 
     def _add_outcomes(self, profile: Profile, found: list[tuple[int, Taken]]) -> None:
         if not found:

@@ -8,7 +8,7 @@ means *selective labels*: what they say about errors is not harm before that is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from regate.config.model import Family
 from regate.detectors.candidate import Candidate, Plan, Reference
 from regate.detectors.columns import BoolArray, Categorical, IntArray, Numeric
+from regate.detectors.dependence import inflation
 from regate.detectors.labelled import AGE, CONTRADICTED, LABELLED, MADE, TIMELY
 from regate.detectors.layout import Layout
 from regate.detectors.ranktable import build_table
@@ -38,9 +39,10 @@ COVERAGE_WEIGHT, GROUPS_WEIGHT, AGE_WEIGHT, CONTRADICTION_WEIGHT = 0.05, 0.1, 0.
 
 @dataclass(frozen=True, slots=True)
 class CoverageSpec:
-    """Predictions of a group when they are mature, those whose label came within ``delay`` minutes; and all as made.
+    """Predictions of a group when they are mature, those without a label after ``delay`` minutes; and all as made.
 
-    The group is ``value`` of the attribute ``of`` (class, or cohort/<name>), or all predictions.
+    The group is ``value`` of the attribute ``of`` (class, or cohort/<name>), or all predictions. ``tau`` is how much
+    more the group's share of the reference's blocks varies than independent predictions would.
     """
 
     type: ClassVar[str] = "coverage"
@@ -49,6 +51,7 @@ class CoverageSpec:
     delay: int
     of: str = ""
     value: str = ""
+    tau: float = 1.0
 
     @property
     def width(self) -> int:
@@ -68,11 +71,12 @@ class CoverageSpec:
             return
         own = self.members(view, MADE) & (timely.codes >= 0)
         into[:, PRESENT] = into[:, MADE_NOW] = np.bincount(group[own], minlength=groups)
-        into[:, HITS] = np.bincount(group[own & (timely.codes == 1)], minlength=groups)
+        into[:, HITS] = np.bincount(group[own & (timely.codes == 0)], minlength=groups)
 
     def pack(self) -> tuple[dict[str, Any], Arrays]:
         """Return all that the numbers depend on."""
-        return {"name": self.name, "delay": self.delay, "of": self.of, "value": self.value}, {}
+        names = ("name", "delay", "of", "value", "tau")
+        return {name: getattr(self, name) for name in names}, {}
 
     @classmethod
     def unpack(cls, meta: Mapping[str, Any], _arrays: Arrays) -> CoverageSpec:
@@ -94,11 +98,23 @@ def sections(plan: Plan) -> list[Section]:
     shape = outcomes.shape
     named = [("class", name) for name in shape.classes] if len(shape.classes) <= MOST_CLASSES else []
     named += [(f"cohort/{attribute}", name) for attribute, names in shape.cohorts for name in names]
-    found += [CoverageSpec(f"coverage|{of}={name}", 0, delay, of, name) for of, name in named[:MOST_GROUPS]]
+    for of, name in named[:MOST_GROUPS]:
+        spec = CoverageSpec(f"coverage|{of}={name}", 0, delay, of, name)
+        found.append(replace(spec, tau=_runs(spec.members(plan.view, MADE))))
     age = plan.view.column(AGE)
     if isinstance(age, Numeric) and np.isfinite(age.values).any():
         found.append(NumericSpec("label_age", 0, (build_table(age.values),), AGE))
     return found
+
+
+def _runs(members: BoolArray) -> float:
+    share = float(members.mean())
+    variance = share * (1.0 - share)
+    if variance <= 0.0:
+        return 1.0
+    middle = members.size // 2
+    series = [part.astype(np.float64) - share for part in (members[:middle], members[middle:])]
+    return inflation(series, variance, excess=1.0 / variance).tau
 
 
 def charts(reference: Reference) -> list[Candidate]:
@@ -137,10 +153,10 @@ def _coverage(reference: Reference, spec: CoverageSpec, groups: int) -> Candidat
         weight=GROUPS_WEIGHT / max(groups, 1) if spec.of else COVERAGE_WEIGHT,
         s_column=spec.first + HITS,
         n_column=spec.first + PRESENT,
-        title=f"{'selective labels: ' if spec.of else ''}the share of predictions {what}labelled in time",
+        title=f"{'selective labels: ' if spec.of else ''}the share of predictions {what}without a label in time",
     )
     trial = spec.members(view, MADE) & (timely.codes >= 0)
-    return rate_chart(rate, np.asarray(timely.codes == 1), trial, reference)
+    return rate_chart(rate, np.asarray(timely.codes == 0), trial, reference)
 
 
 def _contradictions(reference: Reference, spec: FlagSpec) -> Candidate:

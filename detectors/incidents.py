@@ -28,8 +28,10 @@ NEAR_BLOCKS = 5
 MOVED_DEVIATIONS = 3.0
 # What comes into a model; correlations, answers and mixes follow from it.
 CAUSES = frozenset({"feature_drift", "data_quality"})
-# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the incident's severity.
-MOVED_TOGETHER = 2.0
+# Charts of harm speak of the same outcomes, and one that joins is no secret: it revises the severity. It joins when it
+# had moved since the opening restarted it. Until its own onset it cannot have moved by more than about half of what it
+# moved since, or the onset would be earlier: a quarter is nearer to that than to nothing.
+MOVED_TOGETHER = 0.25
 # Quiet: followed charts under a tenth of the threshold for so many events, and not off over that stretch. R of a small
 # standing change comes and goes; without the second half one change became eleven findings.
 QUIET_LOG10 = -1.0
@@ -75,8 +77,9 @@ class Incident:
         """
         start = int(explanation.start_block[chart])
         at_once = int(explanation.onset_block[chart]) - start <= blocks
-        off = MOVED_TOGETHER if self.kind == "harm" else MOVED_DEVIATIONS
-        return start >= self.opened_block - blocks and (at_once or bool(explanation.before[chart] >= off))
+        harm = self.kind == "harm" and bool(explanation.share[chart] >= MOVED_TOGETHER)
+        moved = harm or bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        return start >= self.opened_block - blocks and (at_once or moved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,7 @@ def score_name(scores: Mapping[str, FloatArray], shape: OutcomeShape) -> str | N
     return next(iter(scores)) if len(scores) == 1 else None
 
 
-def ages(mark: HashArray, cell: int) -> IntArray:
-    """Return the minutes from the predictions' cells to a later cell (modulo 2^24)."""
+def ages(mark: HashArray, cell: int | IntArray) -> IntArray:
+    """Return the minutes from the predictions' cells to a later cell, one for all or one each (modulo 2^24)."""
     made = (mark >> np.uint64(SCORE_BITS + COHORT_BITS)).astype(np.int64)
     return np.asarray((cell // MINUTE_CELLS - made) & ((1 << MINUTE_BITS) - 1))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from regate.detectors.cells import Closed, group_rows
 from regate.detectors.columns import BoolArray, IntArray
 from regate.detectors.delivery import MADE_NOW, CoverageSpec
 from regate.detectors.labelled import AGE
@@ -29,6 +30,8 @@ ENDLESS = 1 << 40
 @dataclass(slots=True)
 class Maturing:
     """State of one model: bucket -> its counts, in the columns of the sections ``first`` to ``first + width``.
+
+    While they wait, the hits of coverage count predictions *with* a label.
 
     Predictions from before minute ``since`` do not count: the sample was another one.
     """
@@ -57,22 +60,25 @@ class Maturing:
             self.delay = self.covered[0].delay
             self.span = max(1, self.delay // BUCKETS)
 
-    def made(self, rows: Predictions, cell: int, shape: OutcomeShape) -> IntArray | None:
-        """Count predictions that a cell brought; return the statistics that say so at once."""
+    def made(self, rows: Predictions, shape: OutcomeShape) -> Closed | None:
+        """Count predictions, by the cells that brought them; return the statistics that say so at once."""
         if not self.covered or not len(rows.event_id):
             return None
-        minute = cell // MINUTE_CELLS - ages(rows.mark, cell)
+        minute = rows.cell // MINUTE_CELLS - ages(rows.mark, rows.cell)
         part = Outcomes(np.zeros(len(minute), dtype=np.int64), rows.value, mark=rows.mark, shape=shape)
-        view, stats = outcome_view(part), np.zeros(self.layout.width, dtype=np.int64)
+        cells = group_rows(rows.cell, np.zeros(len(minute), dtype=np.int16))
+        count, view = len(cells.cell), outcome_view(part)
+        stats = np.zeros((count, self.layout.width), dtype=np.int64)
         for spec in self.covered:
-            stats[spec.first + MADE_NOW] = np.count_nonzero(spec.members(view))
-        wait = (self._matures(minute // self.span) > cell) & (minute >= self.since)
-        self._add(part.some(wait), minute[wait], PRESENT)
-        return stats
+            stats[:, spec.first + MADE_NOW] = np.bincount(cells.group[spec.members(view)], minlength=count)
+        wait = (self._matures(minute // self.span) > rows.cell) & (minute >= self.since)
+        if wait.any():
+            self._add(part.some(wait), minute[wait], PRESENT)
+        return Closed(cells.cell, cells.stratum, stats, np.zeros(count, dtype=np.int64))
 
-    def answered(self, found: Outcomes, matched: BoolArray, cell: int) -> None:
-        """Count the labels of a cell that came in time."""
-        if not self.covered or not found.n or found.age is None:
+    def answered(self, found: Outcomes, matched: BoolArray, cell: IntArray) -> None:
+        """Count the labels that came in time, by the cells that brought them."""
+        if not self.covered or found.age is None:
             return
         minute = cell // MINUTE_CELLS - found.age
         timely = matched & (found.age <= self.delay) & (minute >= self.since)
@@ -108,6 +114,8 @@ class Maturing:
                 return
             stats = np.zeros(self.layout.width, dtype=np.int64)
             stats[self.first : self.first + self.width] = self.buckets.pop(number)
+            for spec in self.covered:
+                stats[spec.first + HITS] = stats[spec.first + PRESENT] - stats[spec.first + HITS]
             yield cell, stats
 
     def restart(self, cell: int) -> None:

@@ -18,7 +18,7 @@ from regate.detectors.sections import HITS, PRESENT, FlagSpec
 DEVIATIONS = 4.0
 # A rise at equal shares of classes within so many is nothing, and so is one of two points of accuracy.
 NOISE, TOLERATED = 2.0, 0.02
-LEAST = 64  # outcomes
+LEAST = 128  # outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class Selection:
             if isinstance(one, CoverageSpec) and one.of == "class" and one.value in wrong:
                 own, other = charts.get(one.first + HITS), charts.get(wrong[one.value].first + HITS)
                 if own is not None and other is not None:
-                    self._covered.append((one, float(centre[own.name][0]), own.tau))
+                    tau = max(own.tau, other.tau, one.tau)
+                    self._covered.append((one, 1.0 - float(centre[own.name][0]), tau))
                     self._wrong.append((wrong[one.value], float(centre[other.name][0])))
         self._rate = float(centre[CHART][0]) if CHART in centre else 0.0
 
@@ -71,11 +72,14 @@ class Selection:
         stats = history.since(onset_block)["stats"].sum(axis=0)
         labelled = self._of(stats, PRESENT)
         n = float(labelled.sum())
+        if n < LEAST or not self._covered:
+            return Selected()
         made = self._made(history, onset_cell - age_cells, age_cells)
-        if n < LEAST or not self._covered or not made.any():
+        if not made.any():
             return Selected()
         expected = made * np.array([coverage for _, coverage, _ in self._covered])
         share = expected / expected.sum()
+        # Where classes come in runs, labels of a window that lies a little beside their own are off by chance.
         tau = max(tau for _, _, tau in self._covered)
         spread = np.sqrt(np.maximum(n * share * (1.0 - share), 1.0) * tau)
         off = np.abs(labelled - n * share) >= DEVIATIONS * spread

@@ -505,9 +505,9 @@ class Watch:
     def _worse(self, joined: list[tuple[Incident, int]], explanation: Explanation, moment: Moment) -> list[Finding]:
         """Revise open incidents of harm where a chart that joined shows a larger loss than was said."""
         found = []
-        for incident, index in joined:
-            spec, effect = self.bank.charts[index], float(explanation.effect[index])
-            lost = severity(spec, effect)
+        by_loss = sorted((-severity(self.bank.charts[i], float(explanation.effect[i])), i, one) for one, i in joined)
+        for loss, index, incident in by_loss:  # the worst first: the others say nothing new
+            spec, effect, lost = self.bank.charts[index], float(explanation.effect[index]), -loss
             if incident.kind != "harm" or lost <= incident.severity:
                 continue
             more, incident.doubted = self._doubt(incident, np.zeros_like(self._active))

@@ -1,9 +1,10 @@
-"""Real dependence: false alarms on bootstrap continuations of real streams, and what a shift costs to find.
+"""Real dependence: false alarms on bootstrap continuations of real streams, and what a change costs to find.
 
     python -m benchmarks.calibration.real ../shared/data/streams/airlines.parquet ... --budget-events 64000
 
 The first 40 % of a stream is the reference. Continuations are circular block bootstraps of its second half:
-nothing changed. Then each watchable column in turn is shifted by max(.5, twice its minimal detectable effect).
+nothing changed. Then every watchable chart in turn meets a change of twice its minimal detectable effect (shifts:
+at least half a sigma): a shift, a ratio of scales, a tilt of the rate of a category, of missing or unseen values.
 """
 
 from __future__ import annotations
@@ -15,75 +16,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-from benchmarks.calibration.loop import BLOCK, KEY, blocks_of, numeric_config, numeric_rows, ratio, watch
+from benchmarks.calibration.changes import changed, size_of
+from benchmarks.calibration.continuations import config_of, from_file, resampled
+from benchmarks.calibration.loop import BLOCK, KEY, ratio
+from benchmarks.calibration.nulls import alarms_of, stream_of
 
 from regate.detectors.build import build_profile
-from regate.detectors.charts import Bank
-from regate.detectors.columns import FloatArray, IntArray
+from regate.detectors.columns import Slice
 from regate.detectors.profile import Profile
-
-Columns = dict[str, FloatArray]
-
-
-def read(path: Path) -> Columns:
-    table = pq.read_table(path)
-    known = {"event_id", "event_time", "label", "prediction", "score"}
-    return {
-        name: table[name].to_numpy().astype(np.float64)
-        for name in table.column_names
-        if name not in known and str(table.schema.field(name).type) not in {"string", "large_string", "bool"}
-    }
-
-
-def continuation(rng: np.random.Generator, half: IntArray, rows: int, length: int) -> IntArray:
-    """Row numbers of a circular block bootstrap of ``half``."""
-    starts = rng.integers(half.size, size=-(-rows // length))
-    return half[((starts[:, None] + np.arange(length)) % half.size).reshape(-1)[:rows]]
-
-
-def take(columns: Columns, rows: IntArray) -> Columns:
-    return {name: values[rows] for name, values in columns.items()}
 
 
 def false_alarms(
-    columns: Columns, profile: Profile, half: IntArray, runs: int, rows: int, length: int, budget: float, seed: int
+    source: Slice, profile: Profile, runs: int, rows: int, length: int, budget: float, seed: int
 ) -> dict[str, Any]:
-    bank, by_chart, alarms = Bank(profile), {}, 0
-    for run in range(runs):
-        rng = np.random.default_rng((seed, length, run))
-        blocks = blocks_of(profile, numeric_rows(take(columns, continuation(rng, half, rows, length))))
-        found = watch(bank, blocks, budget)
-        alarms += len(found)
-        for alarm in found:
-            by_chart[alarm.chart] = by_chart.get(alarm.chart, 0) + 1
+    """Count alarms on unchanged continuations."""
+    by_chart: dict[str, int] = {}
+    streams = [
+        stream_of(profile, resampled(np.random.default_rng((seed, length, run)), source, rows, length, source.n // 2))
+        for run in range(runs)
+    ]
+    found = np.concatenate(alarms_of(profile, streams, budget))
+    for _, index in found:
+        name = profile.charts[index].name
+        by_chart[name] = by_chart.get(name, 0) + 1
     top = dict(sorted(by_chart.items(), key=lambda item: -item[1])[:4])
-    return {"segment_rows": length, **ratio(alarms, runs * rows / budget), "by_chart": top}
+    return {"segment_rows": length, **ratio(len(found), runs * rows / budget), "by_chart": top}
 
 
-def shifted(
-    columns: Columns, profile: Profile, half: IntArray, runs: int, rows: int, length: int, budget: float, seed: int
+def found_changes(
+    source: Slice, profile: Profile, runs: int, rows: int, length: int, budget: float, seed: int
 ) -> list[dict[str, Any]]:
-    bank, results = Bank(profile), []
-    for chart in profile.charts:
-        if chart.statistic != "mean" or not chart.watchable:
-            continue
-        spread = float(np.std(columns[chart.subject][half]))
-        size = max(0.5, 2.0 * chart.minimal_effect)
-        delays = []
-        for run in range(runs):
-            rng = np.random.default_rng((seed, length, run, 1))
-            after = take(columns, continuation(rng, half, rows, length))
-            after[chart.subject] = after[chart.subject] + size * (spread or 1.0)
-            found = watch(bank, blocks_of(profile, numeric_rows(after)), budget, stop=True)
-            if found:
-                delays.append((found[0].block + 1) * BLOCK)
+    """Change what every watchable chart of one column watches in turn; say how often and when something was found."""
+    before = [
+        resampled(np.random.default_rng((seed, length, run, 1)), source, rows, length, source.n // 2)
+        for run in range(runs)
+    ]
+    results = []
+    for index, chart in enumerate(profile.charts):
+        if not chart.watchable or chart.subject not in source.features:
+            continue  # pairs, and how events come: no change of one column is theirs
+        rate = float(profile.points.centre[0, index])
+        size = size_of(chart, rate)
+        rng = np.random.default_rng((seed, length, index, 2))
+        streams = [stream_of(profile, changed(unchanged, chart, size, rate, source, rng)) for unchanged in before]
+        first = [int(alarms[0, 0]) for alarms in alarms_of(profile, streams, budget) if len(alarms)]
+        delays = [(block + 1) * BLOCK for block in first]
         results.append(
             {
-                "column": chart.subject,
+                "chart": chart.name,
+                "form": chart.form,
                 "tau": round(chart.tau, 2),
                 "margin": round(chart.margin, 3),
-                "shift_sigma": round(size, 3),
+                "from": {"mean": 0.0, "scale": 1.0}.get(chart.form, round(rate, 5)),
+                "to": round(size, 5),
                 "found": round(len(delays) / runs, 3),
                 "median_delay": float(np.median(delays)) if delays else None,
                 "p95_delay": float(np.quantile(delays, 0.95)) if delays else None,
@@ -93,36 +78,36 @@ def shifted(
 
 
 def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one stream."""
     began = time.perf_counter()
-    columns = read(path)
-    total = next(iter(columns.values())).size
-    reference_rows = min(int(total * 0.4), options.max_reference or total)
+    source = from_file(path)(np.random.default_rng(0), 0)
+    if options.max_reference is not None:
+        source = source.cut(slice(0, options.max_reference))
     profile = build_profile(
-        numeric_config(list(columns)),
+        config_of(source),
         KEY,
-        numeric_rows({name: values[:reference_rows] for name, values in columns.items()}),
+        source,
         budget_events=options.budget_events,
         calibrate_seconds=options.calibrate_seconds,
         seed=options.seed,
     )
     built = time.perf_counter() - began
-    half = np.arange(reference_rows // 2, reference_rows)
-    rows = options.rows or min(max(reference_rows, 10_000), 60_000)
-    lengths = options.segment_rows or [256, max(1024, half.size // 8)]
-    false = [
-        false_alarms(columns, profile, half, options.runs, rows, length, options.budget_events, options.seed)
-        for length in lengths
-    ]
-    found = shifted(columns, profile, half, options.shift_runs, rows, lengths[-1], options.budget_events, options.seed)
+    half = source.n - source.n // 2
+    rows = options.rows or min(max(source.n, 10_000), 60_000)
+    lengths = options.segment_rows or [256, max(1024, half // 8)]
+    budget, seed = options.budget_events, options.seed
+    false = [false_alarms(source, profile, options.runs, rows, length, budget, seed) for length in lengths]
+    found = found_changes(source, profile, options.shift_runs, min(rows, 20_000), lengths[-1], budget, seed)
     return {
         "stream": path.stem,
-        "reference_rows": reference_rows,
+        "reference_rows": source.n,
         "rows": rows,
         "build_seconds": round(built, 1),
         "log10_threshold": list(profile.calibration.log10_threshold),
         "widened": list(profile.calibration.widened),
         "false_alarms": false,
-        "shifts": found,
+        "changes": found,
+        "found_share": round(float(np.mean([row["found"] for row in found])), 3),
         "unwatchable": [
             {"chart": chart.name, "rows": chart.rows, "tau": round(chart.tau, 2), "reason": chart.reason}
             for chart in profile.unwatchable
@@ -132,6 +117,7 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
+    """Return a result as text."""
     lines = [
         (
             f"{result['stream']}: {result['reference_rows']} reference rows, log10 h {result['log10_threshold']}, "
@@ -143,17 +129,19 @@ def table(result: dict[str, Any]) -> str:
             f"  segments of {row['segment_rows']:5}: {row['alarms']} alarms, nominal {row['nominal']}, "
             f"ratio {row['ratio']} [{row['low']}, {row['high']}] {row['by_chart']}"
         )
-    for row in result["shifts"]:
+    for row in result["changes"]:
         lines.append(
-            f"  shift of {row['column']:12} by {row['shift_sigma']:6} sigma "
+            f"  {row['chart']:44} {row['form']} {row['from']} to {row['to']} "
             f"(tau {row['tau']}, margin {row['margin']}): found {row['found']:.0%}, "
             f"delay {row['median_delay']} (p95 {row['p95_delay']})"
         )
+    lines.append(f"  {len(result['changes'])} changes, found {result['found_share']:.1%}")
     lines += [f"  unwatchable {row['chart']}: {row['reason']}" for row in result["unwatchable"]]
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stream", nargs="+", type=Path)
     parser.add_argument("--runs", type=int, default=200)

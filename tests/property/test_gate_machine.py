@@ -66,7 +66,7 @@ OPS = st.one_of(
         st.just("revise"),
         st.sampled_from(KINDS),
         st.integers(0, 3),
-        st.sampled_from(("confirmed", "withdrawn", "recovered")),
+        st.sampled_from(("confirmed", "withdrawn", "recovered", "not_valid", "valid")),
     ),
     st.tuples(st.just("deploy"), st.sampled_from(VERSIONS), st.integers(0, 2)),
     st.tuples(st.just("requalify"), st.sampled_from((*VERSIONS, "")), st.integers(0, 2)),

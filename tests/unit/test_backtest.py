@@ -206,3 +206,29 @@ def test_output_is_json_lines_even_for_odd_names(tmp_path: Path) -> None:
     code, _, result = run(str(path), "--reference-rows", "1500")
     assert code == 0
     assert "[red]" in result.stdout
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_harm_to_three_classes_is_one_finding(tmp_path: Path, seed: int) -> None:
+    """Charts of single classes come and go with a small standing loss: they stay in the finding that has them."""
+    rng = np.random.default_rng(seed)
+    rows, change = 20_000, 12_000
+    x = rng.normal(size=(rows, 2))
+    odds = np.exp(x @ np.array([[1.5, 0.0], [-0.75, 1.3], [-0.75, -1.3]]).T)
+    p = odds / odds.sum(axis=1, keepdims=True)
+    label = (rng.random(rows)[:, None] > np.cumsum(p, axis=1)).sum(axis=1)
+    turned = (np.arange(rows) >= change) & (rng.random(rows) < 0.3)
+    label = np.where(turned, rng.integers(0, 3, rows), label)
+    names = np.array(["a", "b", "c"])
+    table = {"x": x[:, 0], "y": x[:, 1], "label": names[label]}
+    table |= {f"score_{name}": p[:, index] for index, name in enumerate(names)}
+    path = tmp_path / "three.parquet"
+    pq.write_table(pa.table(table), path)
+    found = Backtest(read_table(path), Options(8_000, calibrate_seconds=5.0))
+    profile = found.build()
+    assert {"performance/calibration/confidence"} == {c.name for c in profile.charts if c.subject == "calibration"}
+    findings = list(found.findings())
+    harms = [one for one in findings if one["kind"] == "harm" and one["type"] == "finding"]
+    assert len(harms) == 1
+    assert max(one["severity"] for one in findings if one["kind"] == "harm") > 0.5
+    assert {one["family"] for one in findings} == {"performance"}

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
+from benchmarks.calibration.continuations import NULLS
 from benchmarks.calibration.loop import blocks_of, numeric_config, numeric_rows, watch
+from benchmarks.calibration.nulls import measure
 
 from regate.detectors.build import build_profile
-from regate.detectors.calibrate import threshold
+from regate.detectors.calibrate import extended, threshold
 from regate.detectors.charts import Bank
 from regate.detectors.profile import Profile
 from regate.detectors.simulate import Exceedances
@@ -99,3 +103,32 @@ def test_the_budget_holds_at_other_traffic(scale: float) -> None:
     profile = built(values[:20_000], seconds=4.0, budget=20_000.0 / scale)
     found = watch(Bank(profile), blocks_of(profile, numeric_rows({"x": values[20_000:]})), 20_000.0)
     assert len(found) <= 21  # Poisson 99.9 %
+
+
+def test_beyond_its_support_a_steep_curve_goes_on_flatter_and_a_flat_one_keeps_its_ratio() -> None:
+    levels = [2.0**k for k in range(1, 12)]
+    blocks = 10**9
+    steep = counts(levels, [int(blocks * 0.2 * level**-3.0) for level in levels], blocks)
+    flat = counts(levels, [int(blocks * 0.02 * level**-1.1) for level in levels], blocks)
+    at = threshold(steep, 100.0, float("inf"))
+    # Slope 3, taken for 2.5: ten times the run length needs 10^(1/2.5) times the level.
+    assert extended(steep, 1000.0, 100.0) == pytest.approx(at * 10 ** (1 / 2.5 - 1), rel=0.03)
+    assert extended(flat, 1000.0, 100.0) == pytest.approx(threshold(flat, 100.0, float("inf")), rel=0.01)
+
+
+def test_the_budget_is_used_on_dependent_rows_and_on_many_categories() -> None:
+    """A small form of benchmarks/calibration/nulls.py: far below the budget is a failure too."""
+    options = Namespace(
+        references=6,
+        continuations=4,
+        reference_rows=20_000,
+        periods=2.0,
+        budget_events=BUDGET,
+        calibrate_seconds=8.0,
+        moved=None,
+        seed=3,
+    )
+    for name in ("ar5", "zipf"):
+        row = measure(NULLS[name], options)
+        # 48 nominal alarms. Before spreads came from an autoregression and worlds were balanced: .28 and .47.
+        assert 0.5 <= row["ratio"] <= 1.5, row

@@ -11,9 +11,12 @@ from regate.detectors.clocks import EventClock, RowClock
 MONTH_US = 30 * 86_400 * 1_000_000
 
 
-@pytest.mark.parametrize(("rate", "full"), [(0.1, False), (0.9, False), (1.0, True), (50.0, True)])
-def test_a_minute_must_hold_about_a_block(rate: float, full: bool) -> None:
-    assert EventClock(MONTH_US, rate).full_blocks() is full
+@pytest.mark.parametrize("rate", [0.001, 0.1, 1.0, 50.0])
+def test_blocks_last_until_a_tenth_of_the_traffic_fills_them(rate: float) -> None:
+    clock = EventClock(MONTH_US, rate)
+    assert clock.full_blocks()
+    assert clock.block_cells() * rate * 0.1 >= 64 or clock.block_cells() == 86_400
+    assert clock.block_cells() >= 60
 
 
 def test_unknown_traffic_fills_nothing() -> None:
@@ -27,6 +30,9 @@ def test_the_traffic_of_the_last_day_counts_not_the_profiles() -> None:
         clock.note(block)
         clock.share(block)
     assert not clock.full_blocks()
+    # What is a fiftieth of one profile's traffic is a tenth of another's.
+    clock.events_per_second = 1.0
+    assert clock.full_blocks()
 
 
 def test_rows_are_counted_off() -> None:

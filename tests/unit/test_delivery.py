@@ -20,9 +20,11 @@ from regate.daemon.profiles import outcome_column
 from regate.detectors import decide_state
 from regate.detectors.columns import Labels, Numeric
 from regate.detectors.delivery import MADE_NOW, CoverageSpec
+from regate.detectors.history import FIRST, NUMBER
 from regate.detectors.labelled import Delivery, usual_delay
 from regate.detectors.profile import Profile
 from regate.detectors.sections import HITS, PRESENT
+from regate.detectors.selection import Selected, Selection
 
 ROWS, REFERENCE, CHANGE = 24_000, 8_000, 16_000
 
@@ -87,7 +89,7 @@ def test_each_mature_prediction_counts_once_with_its_label(profile: Profile) -> 
             # Forming blocks at the end are not in the history.
             assert counted[spec.first + MADE_NOW] == pytest.approx(own.sum(), abs=70)
             assert counted[spec.first + PRESENT] == pytest.approx((own & mature).sum(), abs=700)
-            assert counted[spec.first + HITS] / counted[spec.first + PRESENT] == pytest.approx(0.7, abs=0.03)
+            assert counted[spec.first + HITS] / counted[spec.first + PRESENT] == pytest.approx(0.3, abs=0.03)
 
 
 def test_labels_for_one_class_only_are_selective_and_no_harm(profile: Profile) -> None:
@@ -101,7 +103,21 @@ def test_labels_for_one_class_only_are_selective_and_no_harm(profile: Profile) -
     assert (first.family, first.subject) == ("performance", "labels")
     assert "selective labels" in first.message
     assert "class 0" in first.message
-    assert float(first.effect) == pytest.approx(-0.6, abs=0.15)
+    assert float(first.effect) == pytest.approx(0.6, abs=0.15)
+
+
+def test_labels_that_were_complete_and_are_no_more_are_seen() -> None:
+    rows = binary(20_000, 28)
+    age = np.random.default_rng(28).integers(1, 6, 20_000).astype(np.float64)
+    profile = profile_of(BINARY, rows, delivery=Delivery(age), events_per_second=10.0)
+    stream = joined(binary(12_800, 29))
+    keep = np.ones(12_800, dtype=bool)
+    assert run_of(stream, delivered(stream, 29, keep), profile).findings == []
+    negative = stream.events.prediction.values == 0  # type: ignore[union-attr]
+    keep[6_400:] = ~negative[6_400:]
+    findings = run_of(stream, delivered(stream, 29, keep), profile).findings
+    assert {one.kind for one in findings} == {"data_quality"}
+    assert "class 0 without a label" in findings[0].message
 
 
 def test_labels_that_stop_for_all_are_not_called_selective(profile: Profile) -> None:
@@ -111,7 +127,7 @@ def test_labels_that_stop_for_all_are_not_called_selective(profile: Profile) -> 
     findings = run_of(rows, delivered(rows, 6, keep), profile).findings
     assert [one.kind for one in findings] == ["data_quality"]
     assert "selective" not in findings[0].message
-    assert "of predictions labelled in time" in findings[0].message
+    assert "of predictions without a label in time" in findings[0].message
 
 
 def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
@@ -121,9 +137,13 @@ def test_labels_after_the_usual_delay_do_not_cover(profile: Profile) -> None:
     order = np.argsort(slow, kind="stable")
     late = pick(replace(labels, event_time_us=slow, arrival_us=slow + 50_000), order)
     assert isinstance(late, Labels)
-    findings = run_of(rows, late, profile).findings
+    run = run_of(rows, late, profile)
+    whole = next(one for one in profile.layout.sections if isinstance(one, CoverageSpec) and not one.of)
+    counted = totals(run)
+    assert counted[whole.first + HITS] / counted[whole.first + PRESENT] > 0.6  # .3 of one half, all of the other
+    findings = run.findings
     assert ("data_quality", "labels") in {(one.kind, one.subject) for one in findings}
-    assert float(findings[0].effect) < -0.1
+    assert float(findings[0].effect) > 0.1
 
 
 def test_the_end_of_a_file_is_no_lack_of_labels(tmp_path: Path) -> None:
@@ -145,10 +165,52 @@ def test_a_selection_that_the_reference_has_too_is_none() -> None:
     stream = joined(binary(6_400, 24), binary(6_400, 25, twist=-1.0))
     negative = stream.events.prediction.values == 0  # type: ignore[union-attr]
     keep = chance(12_800, 26, 0.9) & (~negative | chance(12_800, 27, 0.3))
-    findings = run_of(stream, delivered(stream, 24, keep, (100, 120)), profile).findings
-    harm = next(one for one in findings if one.kind == "harm")
+    run = run_of(stream, delivered(stream, 24, keep, (100, 120)), profile)
+    harm = next(one for one in run.findings if one.kind == "harm")
     assert "selective" not in harm.message
-    assert max(one.severity for one in findings if one.kind == "harm") > 0.5
+    assert max(one.severity for one in run.findings if one.kind == "harm") > 0.5
+    assert selected(run).outcomes > 1_000
+    assert selected(run).classes == ()
+
+
+def selected(run: Pipeline) -> Selected:
+    """Return what is said of the labels behind the open harm."""
+    watch = run.shard.models[KEY].watch
+    assert watch is not None
+    harm = next(one for one in watch.incidents if one.kind == "harm")
+    return watch.judge.selected(harm, watch.history, watch.clock.cell(harm.finding.onset_us))
+
+
+def in_runs(n: int, seed: int) -> Rows:
+    """Predictions that come in runs of a class, some minutes each."""
+    rows = binary(n, seed)
+    x = rows.events.features["x"]
+    assert isinstance(x, Numeric)
+    order = np.argsort(np.sin(np.arange(n) / 300.0), kind="stable")
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.argsort(x.values + 0.3 * np.random.default_rng(seed).normal(size=n), kind="stable")
+    events = pick(rows.events, place)
+    assert isinstance(events, type(rows.events))
+    return Rows(events, Numeric(rows.label.values[place]), rows.p_wrong[place])
+
+
+def test_classes_that_come_in_runs_are_not_selected() -> None:
+    rows = in_runs(20_000, 30)
+    age = np.random.default_rng(30).integers(1, 5, 20_000).astype(np.float64)
+    profile = profile_of(BINARY, rows, delivery=Delivery(age), events_per_second=10.0)
+    stream = joined(in_runs(12_800, 31))
+    run = run_of(stream, delivered(stream, 31, np.ones(12_800, dtype=bool), (170, 190)), profile)
+    watch = run.shard.models[KEY].watch
+    assert watch is not None
+    marks = watch.history.since(0)["marks"]
+    # Errors that know nothing of the runs must not be what protects.
+    independent = replace(profile, charts=tuple(replace(one, tau=1.0) for one in profile.charts))
+    looked = [
+        Selection(independent).look(watch.history, int(number), int(first), 180)
+        for first, number in marks[40:-10:5, [FIRST, NUMBER]]
+    ]
+    assert sum(found.outcomes > 128 for found in looked) > 20
+    assert [found.classes for found in looked if found.classes] == []
 
 
 def biased(path: Path, *, harm: bool) -> None:

@@ -10,6 +10,7 @@ from regate.detectors.dependence import (
     mean_moved,
     rate_margin,
     scale_moved,
+    sums_variance,
 )
 
 N = 20_000
@@ -64,3 +65,28 @@ def test_empty_and_constant_series_are_harmless() -> None:
     assert inflation([np.zeros(0), np.zeros(0)], 1.0).tau == 1.0
     assert inflation([np.zeros(1000), np.zeros(1000)], 1.0).tau == 1.0
     assert mean_moved([np.zeros(0)], 1.0) == 0.0
+
+
+def test_a_rate_of_errors_is_looked_at_more_closely() -> None:
+    assert rate_margin(10_000, 20_000, 1.0, harm=True) == 0.05
+    assert rate_margin(100, 20_000, 1.0, harm=True) < rate_margin(100, 20_000, 1.0)
+
+
+def test_tau_of_short_memory_comes_from_an_autoregression_not_from_the_noisiest_block_length() -> None:
+    taus, reaches = [], []
+    for seed in range(12):
+        noise = np.random.default_rng((21, seed)).standard_normal(20_500)
+        series = lfilter([np.sqrt(0.75)], [1.0, -0.5], noise)[500:]
+        shown = inflation([series[:10_000], series[10_000:]], 1.0)
+        taus.append(shown.tau)
+        reaches.append(shown.reach)
+    assert 2.7 < min(taus) <= max(taus) < 3.3  # 3 in truth
+    assert max(reaches) <= 16
+
+
+def test_sums_of_an_autoregression_have_the_variance_that_theory_gives() -> None:
+    noise = np.random.default_rng(5).standard_normal(100_500)
+    series = lfilter([np.sqrt(1 - 0.49)], [1.0, -0.7], noise)[500:]
+    lags = np.arange(1, 64)
+    truth = 64 + 2 * ((64 - lags) * 0.7**lags).sum()
+    assert sums_variance(series, 64)[-1] == pytest.approx(truth, rel=0.05)
