@@ -242,7 +242,8 @@ class Watch:
             for harm in harms:
                 if new & {harm.finding.id, incident.finding.id} and self._overlap(incident, harm):
                     incident.judged = "confirmed"
-                    said = f"realised performance fell with this change: {harm.finding.message}"
+                    what = "realised performance fell" if self._by_labels(harm) else "harm began"
+                    said = f"{what} with this change: {harm.finding.message}"
                     lost = max(incident.severity, harm.severity)
                     found.append(revised(incident, "confirmed", moment, said, lost))
                     break
@@ -254,9 +255,15 @@ class Watch:
 
     def _overlap(self, change: Incident, harm: Incident) -> bool:
         """Tell whether harm began with a change. An onset is known to half of the time until it was found."""
-        onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
+        onset = harm.onset_block
+        if self._by_labels(harm):
+            onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
         known = max(one.opened_block - one.onset_block for one in (change, harm)) // 2
         return abs(change.onset_block - onset) <= max(self._near, known)
+
+    def _by_labels(self, harm: Incident) -> bool:
+        """Tell whether only labels show a harm; errors of the service are known at once, and of every event."""
+        return all(self.bank.charts[index].n_column >= self.profile.layout.outcomes for index in self._charts(harm))
 
     def _head_start(self, share: float, events: int, traffic: float | None, threshold: float) -> float:
         most = float(exp2((threshold + HEAD_START_LOG10) * LOG2_10))
@@ -447,6 +454,8 @@ class Watch:
 
     def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
         """Return what is known of the labels behind a harm, and whether that explains it."""
+        if not self._by_labels(harm):
+            return "", False
         moved = self._moved_labels()
         moved += [name for i in np.flatnonzero(strong) if (name := self.bank.charts[i].name).startswith(PREFIX)]
         onset = self.clock.cell(harm.finding.onset_us)

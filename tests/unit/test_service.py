@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.scored_streams import BINARY, binary, joined, labels_of, profile_of
 from tests.served_streams import KEY, blocks, config, found, reference, served
+from tests.telemetry_streams import alone, pick
 
 from regate.config.model import Service
 from regate.detectors.build import build_profile
 from regate.detectors.burn import BUCKET_CELLS, BUCKETS, RULES, Burn, Objective
 from regate.detectors.cells import Block
 from regate.detectors.clocks import EventClock, RowClock
-from regate.detectors.columns import Slice
+from regate.detectors.columns import Labels, Numeric, Slice
 from regate.detectors.decide import inherit
 from regate.detectors.finding import Finding
+from regate.detectors.labelled import Delivery
 from regate.detectors.watch import Watch
 
 AT = 6_400
@@ -167,3 +170,30 @@ def test_the_rules_are_those_of_the_workbook() -> None:
     hours = [(rule.long * BUCKET_CELLS / 3600, rule.short * BUCKET_CELLS / 3600, rule.factor) for rule in RULES]
     assert hours == [(1.0, 1 / 12, 14.4), (6.0, 0.5, 6.0), (72.0, 6.0, 1.0)]
     assert max(rule.long for rule in RULES) <= BUCKETS
+
+
+# -- beside labels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_an_outage_is_not_explained_by_the_labels_that_it_takes_away(failing: bool) -> None:
+    """Labels of one class stop as well: what labels say is selective then, what the service says is not."""
+    calm, late = binary(6_000, 2), binary(6_000, 3)
+    rows = joined(calm, late)
+    rng, n = np.random.default_rng(4), rows.events.n
+    error = rng.random(n) < np.where((np.arange(n) >= 6_000) & failing, 0.3, 0.005)
+    events = replace(rows.events, error=error)
+    made = events.prediction
+    assert isinstance(made, Numeric)
+    keep = (np.arange(n) < 6_000) | (made.values == 1)
+    usual = binary(12_000, 1)
+    quiet = replace(usual, events=replace(usual.events, error=rng.random(12_000) < 0.005))
+    profile = profile_of(BINARY, quiet, delivery=Delivery(np.zeros(12_000)), events_per_second=10.0)
+    labels = pick(labels_of(rows), np.flatnonzero(keep))
+    assert isinstance(labels, Labels)
+    harms = [one for one in alone(events, labels, profile, BINARY).findings if one.kind == "harm"]
+    assert bool(harms) == failing
+    if failing:
+        assert (harms[0].family, harms[0].subject) == ("service", "errors")
+        assert "selective" not in harms[0].message
+        assert harms[0].severity > 0.6
