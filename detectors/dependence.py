@@ -25,12 +25,8 @@ ROWS_PER_TAU = 50.0
 MIN_MEAN_MARGIN = 0.05
 MIN_SCALE_MARGIN = 0.05
 MIN_RATE_MARGIN = 0.1
-MIN_HARM_MARGIN = 0.05
 # Standard errors of the reference's own estimate that every margin covers.
 SURE = 3.0
-# Fewer for rates of errors: the worlds of the calibration hold the rest, and a margin of .1 hid an error rate of .13
-# behind one of .10.
-SURE_HARM = 2.0
 
 Series = Sequence[FloatArray]
 
@@ -186,10 +182,6 @@ def scale_margin(rows: int, tau: float, moved: float) -> float:
     return max(MIN_SCALE_MARGIN, SURE * math.sqrt(tau / (2.0 * max(rows, 1))), moved)
 
 
-def rate_margin(hits: int, rows: int, tau: float, *, harm: bool = False) -> float:
-    """Return the margin of indicator charts in logits: dependent rows count as ``rows / tau`` of them.
-
-    :param harm: the rate is one of errors, whose small rises matter.
-    """
-    least, sure = (MIN_HARM_MARGIN, SURE_HARM) if harm else (MIN_RATE_MARGIN, SURE)
-    return max(least, sure * math.sqrt(tau * (1.0 / (hits + 0.5) + 1.0 / (rows - hits + 0.5))))
+def rate_margin(hits: int, rows: int, tau: float) -> float:
+    """Return the margin of indicator charts in logits: dependent rows count as ``rows / tau`` of them."""
+    return max(MIN_RATE_MARGIN, SURE * math.sqrt(tau * (1.0 / (hits + 0.5) + 1.0 / (rows - hits + 0.5))))

@@ -58,7 +58,7 @@ def rate_chart(rate: Rate, hit: BoolArray, trial: BoolArray, reference: Referenc
     tau = shown.tau
     bets, margins, centres = [], [], []
     for hits, rows in counts:
-        margin = 0.0 if hits == 0 else rate_margin(hits, rows, tau, harm=rate.kind == "harm")
+        margin = 0.0 if hits == 0 else rate_margin(hits, rows, tau)
         bets.append(_bets(hits, rows, tau, margin, up_only=rate.up_only))
         margins.append(margin)
         centres.append((hits + 0.5) / (rows + 1))

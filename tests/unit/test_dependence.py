@@ -67,11 +67,6 @@ def test_empty_and_constant_series_are_harmless() -> None:
     assert mean_moved([np.zeros(0)], 1.0) == 0.0
 
 
-def test_a_rate_of_errors_is_looked_at_more_closely() -> None:
-    assert rate_margin(10_000, 20_000, 1.0, harm=True) == 0.05
-    assert rate_margin(100, 20_000, 1.0, harm=True) < rate_margin(100, 20_000, 1.0)
-
-
 def test_tau_of_short_memory_comes_from_an_autoregression_not_from_the_noisiest_block_length() -> None:
     taus, reaches = [], []
     for seed in range(12):
