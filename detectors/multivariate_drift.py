@@ -11,7 +11,7 @@ at the edge of the margin on l's side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -54,7 +54,11 @@ PRODUCT_EXCESS = 6.0
 # The score of a rarer category is so large that bets which hold for normal scores would gain by it.
 LEAST_SHARE = 0.05
 
+# Features whose scores are in memory at once while they are combined.
+AT_ONCE = 32
+
 Source = NumericSpec | CategoricalSpec
+Write = Callable[[int, FloatArray], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,11 @@ class CrossSpec:
 
     def scores(self, view: View) -> FloatArray:
         """Return ``float64[size, n]``: scores, or combinations of them, as whole multiples of 2^-8; 0 where missing."""
-        z = np.zeros((len(self.specs), view.n))
-        for row, (spec, halves) in enumerate(zip(self.specs, self.halves, strict=True)):
-            _score(spec, halves, view, z[row])
-        return combined(z, self.scale)
+
+        def write(row: int, into: FloatArray) -> None:
+            _score(self.specs[row], self.halves[row], view, into)
+
+        return combined(len(self.specs), view.n, write, self.scale)
 
     def add(self, view: View, group: IntArray, groups: int, into: IntArray) -> None:
         """Add the products of the rows."""
@@ -156,15 +161,28 @@ def halves_of(share: float) -> tuple[int, int]:
     return -round(density / share * Z_STEP), round(density / (1.0 - share) * Z_STEP)
 
 
-def combined(z: FloatArray, scale: tuple[float, ...]) -> FloatArray:
-    """Return scores as they are; with a scale, random combinations of them with variance 1 in the reference.
+def combined(features: int, n: int, write: Write, scale: tuple[float, ...] = ()) -> FloatArray:
+    """Return the scores that are paired: of the features, or of more than 16 their random combinations.
 
-    Both as whole multiples of 2^-8.
+    :param write: puts the scores of a feature, whole multiples of 2^-8, into ``n`` zeros.
+    :param scale: standard deviations of the combinations; without them they are plain sums.
     """
+    if features <= MAX_DIRECT:
+        return _written(range(features), n, write)
+    mixed, sign = np.zeros((MAX_DIRECT, n)), signs(features)
+    for first in range(0, features, AT_ONCE):
+        rows = range(first, min(first + AT_ONCE, features))
+        mixed += sign[:, rows.start : rows.stop] @ _written(rows, n, write)  # whole numbers: exact in any order
     if not scale:
-        return z
-    mixed = (signs(len(z)) @ z) / np.array(scale)[:, None]  # whole numbers: their sums do not depend on the order
-    return np.asarray(np.rint(np.clip(mixed, -Z_CLIP * Z_STEP, Z_CLIP * Z_STEP)))
+        return mixed
+    return np.asarray(np.rint(np.clip(mixed / np.array(scale)[:, None], -Z_CLIP * Z_STEP, Z_CLIP * Z_STEP)))
+
+
+def _written(rows: range, n: int, write: Write) -> FloatArray:
+    z = np.zeros((len(rows), n))
+    for place, row in enumerate(rows):
+        write(row, z[place])
+    return z
 
 
 def signs(features: int) -> FloatArray:
@@ -193,7 +211,7 @@ def sections(plan: Plan) -> Own:
     whole = CrossSpec(NAME, 0, tuple(spec.name for spec in specs), tuple(halves), (), tuple(specs))
     if len(specs) <= MAX_DIRECT:
         return Own([whole])
-    spread = (signs(len(specs)) @ whole.scores(plan.view)).std(axis=1) / Z_STEP
+    spread = whole.scores(plan.view).std(axis=1) / Z_STEP
     return Own([replace(whole, scale=tuple(max(float(one), 1.0 / Z_STEP) for one in spread))])
 
 
@@ -202,7 +220,7 @@ def charts(reference: Reference) -> list[Candidate]:
     spec = next((one for one in reference.layout.sections if isinstance(one, CrossSpec)), None)
     if spec is None:
         return []
-    z = combined(_cross_scored(reference, spec), spec.scale) / Z_STEP
+    z = _cross_scored(reference, spec) / Z_STEP
     names = spec.features if not spec.scale else tuple(f"mix {n}" for n in range(spec.size))
     depends = _depends(spec)
     found = []
@@ -225,25 +243,27 @@ def _halves(spec: CategoricalSpec, cells: IntArray) -> tuple[int, ...]:
 
 
 def _cross_scored(reference: Reference, spec: CrossSpec) -> FloatArray:
-    """Return the scores of each half by the other half's tables, in units of 2^-8, 0 where missing."""
-    z = np.zeros((len(spec.specs), reference.rows.n))
+    """Return the scores that are paired, each half's by the other half's tables, in units of 2^-8, 0 where missing."""
     first, second = reference.halves
-    for row, one in enumerate(spec.specs):
+
+    def write(row: int, into: FloatArray) -> None:
+        one = spec.specs[row]
         column = reference.events_view.column(one.path)
         for own, other in ((first, second), (second, first)):
             if isinstance(one, CategoricalSpec) and isinstance(column, Categorical):
                 cells = one.cells(column)
                 score = np.zeros(one.width)
                 score[KEPT:] = _halves(one, cells[other])
-                z[row, own] = score[cells[own]]
+                into[own] = score[cells[own]]
                 continue
             if not isinstance(column, Numeric):
                 continue
             for which in reference.strata:
                 mine = np.flatnonzero(reference.stratum[own] == which) + own.start
                 table = build_table(column.values[other][reference.stratum[other] == which])
-                z[row, mine] = np.rint(np.nan_to_num(table.score(column.values[mine])[0]) * Z_STEP)
-    return z
+                into[mine] = np.rint(np.nan_to_num(table.score(column.values[mine])[0]) * Z_STEP)
+
+    return combined(len(spec.specs), reference.rows.n, write, spec.scale)
 
 
 def _depends(spec: CrossSpec) -> list[str]:

@@ -13,7 +13,16 @@ from regate.detectors.cells import Block
 from regate.detectors.clocks import RowClock, row_cells
 from regate.detectors.columns import Categorical, Column, ModelKey, Numeric, Slice
 from regate.detectors.finding import Finding
-from regate.detectors.multivariate_drift import LONG, MAX_DIRECT, MOST_ROWS, CrossSpec, combined, halves_of, signs
+from regate.detectors.multivariate_drift import (
+    AT_ONCE,
+    LONG,
+    MAX_DIRECT,
+    MOST_ROWS,
+    CrossSpec,
+    combined,
+    halves_of,
+    signs,
+)
 from regate.detectors.profile import Profile
 from regate.detectors.ranktable import build_table
 from regate.detectors.sections import CategoricalSpec, NumericSpec
@@ -183,8 +192,16 @@ def test_products_add_up_exactly_over_1_to_16_shards_in_any_order(groups: int, s
 
 def test_no_slice_is_so_long_that_sums_would_not_be_exact() -> None:
     assert MOST_ROWS * (4 * 256) ** 2 <= 2**53
-    largest = np.full((2, 3), 1024.0)
-    assert (combined(largest, ()) == largest).all()
+
+
+def test_combinations_are_the_same_however_many_features_are_held_at_once() -> None:
+    rng = np.random.default_rng(12)
+    z = np.rint(rng.standard_normal((3 * AT_ONCE + 5, 300)) * 256)
+
+    def write(row: int, into: np.ndarray) -> None:
+        into[:] = z[row]
+
+    assert (combined(len(z), 300, write) == signs(len(z)) @ z).all()
 
 
 def test_a_profile_brings_the_pairs_back_from_its_bytes() -> None:
