@@ -25,7 +25,7 @@ from regate.detectors.registry import candidates, sections
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.river_rates import river_specs
 from regate.detectors.sections import placed
-from regate.detectors.service import objectives
+from regate.detectors.service import objectives, unheard
 
 Progress = Callable[[str, float], None]
 
@@ -99,7 +99,7 @@ def build_profile(
         error_cutoff=error_cutoff,
         dropped=dropped,
         objectives=objectives(config.detection.service, sample.layout),
-        notes=_unwatched_features(config),
+        notes=(*_unwatched_features(config), *unheard(config.detection.service, sample.layout)),
     )
     return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
 

@@ -46,6 +46,7 @@ class Objective:
     s_column: int
     n_column: int
     allowed: float
+    limit: str = ""  # what a hit is: counts of another limit say nothing
 
 
 @dataclass(slots=True)
@@ -55,9 +56,18 @@ class Burn:
     objective: Objective
     bad: IntArray = field(default_factory=lambda: np.zeros(BUCKETS, dtype=np.int64))
     all: IntArray = field(default_factory=lambda: np.zeros(BUCKETS, dtype=np.int64))
+    # Of all: those in blocks that were old at arrival. What an import of the past says is history, not news.
+    old: IntArray = field(default_factory=lambda: np.zeros(BUCKETS, dtype=np.int64))
     bucket: int | None = None  # number of the open bucket
     since: int = 0  # the first one
     open: Finding | None = None
+
+    def take_over(self, before: Burn) -> None:
+        """Go on from an earlier state of this objective; what is open stays open whatever the limit was."""
+        self.open = before.open
+        if before.objective.limit == self.objective.limit:
+            self.bad, self.all, self.old = before.bad, before.all, before.old
+            self.bucket, self.since = before.bucket, before.since
 
     def step(self, block: Block, key: ModelKey) -> list[Finding]:
         """Take a block of closed cells; return what its end decides when it ends a bucket."""
@@ -69,24 +79,30 @@ class Burn:
             found += self._decide(key)
             self._next(now)
         place = max(now, self.bucket) % BUCKETS
+        trials = block.stats[self.objective.n_column]
         self.bad[place] += block.stats[self.objective.s_column]
-        self.all[place] += block.stats[self.objective.n_column]
+        self.all[place] += trials
+        self.old[place] += trials if 2 * block.historical >= max(block.events, 1) else 0
         return found
 
     def _next(self, now: int) -> None:
         assert self.bucket is not None
         if now - self.bucket > BUCKETS:  # nothing of the window is left
-            self.bad[:], self.all[:], self.bucket = 0, 0, now
+            self.bad[:], self.all[:], self.old[:], self.bucket = 0, 0, 0, now
             return
         self.bucket += 1
-        self.bad[self.bucket % BUCKETS] = self.all[self.bucket % BUCKETS] = 0
+        for kept in (self.bad, self.all, self.old):
+            kept[self.bucket % BUCKETS] = 0
 
     def rate(self, buckets: int) -> tuple[float, int]:
         """Return the burn rate over the last so many buckets, the open one included, and their events."""
-        assert self.bucket is not None
-        places = np.arange(self.bucket - buckets + 1, self.bucket + 1) % BUCKETS
+        places = self._places(buckets)
         total = int(self.all[places].sum())
         return (int(self.bad[places].sum()) / total / self.objective.allowed if total else 0.0), total
+
+    def _places(self, buckets: int) -> IntArray:
+        assert self.bucket is not None
+        return np.arange(self.bucket - buckets + 1, self.bucket + 1) % BUCKETS
 
     def _decide(self, key: ModelKey) -> list[Finding]:
         fired = next((rule for rule in RULES if self._fires(rule)), None)
@@ -94,10 +110,16 @@ class Burn:
         if fired is None:
             first, self.open = self.open, None
             return [] if first is None else [_over(first, end_us)]
-        if self.open is not None and self.open.severity >= fired.severity:
+        now = self._finding(key, fired, end_us)
+        if self.open is None:
+            self.open = now
+            return [now]
+        live = self.open.historical and not now.historical  # what an import told of goes on today
+        if self.open.severity >= now.severity and not live:
             return []
-        before, self.open = self.open, self._finding(key, fired, end_us)
-        return [self.open] if before is None else [_over(before, end_us), self.open]
+        said = {"severity": max(self.open.severity, now.severity), "historical": now.historical}
+        self.open = self.open.model_copy(update=said)
+        return [_worse(self.open, now)]
 
     def _fires(self, rule: Rule) -> bool:
         (long, events), (short, _) = self.rate(rule.long), self.rate(rule.short)
@@ -106,6 +128,7 @@ class Burn:
 
     def _finding(self, key: ModelKey, rule: Rule, end_us: int) -> Finding:
         (long, events), (short, _) = self.rate(rule.long), self.rate(rule.short)
+        now = self._places(rule.short)
         name = self.objective.name
         hours, minutes = rule.long * BUCKET_CELLS / 3600, rule.short * BUCKET_CELLS / 60
         identity = content_id("burn", str(key), name, rule.factor, end_us)
@@ -129,11 +152,25 @@ class Burn:
             detected_us=end_us,
             cell=end_us // CELL_US,
             events=events,
+            historical=bool(2 * self.old[now].sum() >= self.all[now].sum()),
             message=(
                 f"the {name} is used up {long:.3g} times as fast as allowed over {hours:g} h and {short:.3g} times "
                 f"over {minutes:g} min (allowed {self.objective.allowed:g} of all events; fires at {rule.factor:g})"
             ),
         )
+
+
+def _worse(first: Finding, now: Finding) -> Finding:
+    """Return the revision that says that a faster rule fires by now, or the same one on what is no history."""
+    said = ("evidence", "threshold", "effect", "detected_us", "cell", "events", "message")
+    return first.model_copy(
+        update={
+            "type": "revision",
+            "revision": "confirmed",
+            "id": content_id("revision", first.id, "confirmed", first.severity, first.historical),
+            **{name: getattr(now, name) for name in said},
+        }
+    )
 
 
 def _over(first: Finding, end_us: int) -> Finding:

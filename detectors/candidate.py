@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -139,6 +139,11 @@ class Candidate:
         """Return the content address of all that the chart's state depends on."""
         arrays = b"".join(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in (self.a, self.b, self.centre))
         return digest([STATE_SCHEMA, self.spec.name, self.spec.weight, self.depends, digest_bytes(arrays)])
+
+
+def made_of(candidate: Candidate, *parts: str) -> Candidate:
+    """Return a chart that says what its statistic is made of: an incident about one of the parts takes it in."""
+    return replace(candidate, spec=replace(candidate.spec, of=parts))
 
 
 def strong(bet: Coefficients, expected: float) -> Coefficients | None:

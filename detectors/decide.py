@@ -145,7 +145,7 @@ def inherit(watch: Watch, before: Watch) -> None:
     burning = {one.objective.name: one for one in before.burns}
     for burn in watch.burns:
         if old := burning.get(burn.objective.name):
-            burn.bad, burn.all, burn.bucket, burn.since, burn.open = old.bad, old.all, old.bucket, old.since, old.open
+            burn.take_over(old)
     rings = {one.spec.digest: one for one in before.advisers}
     for one in watch.advisers:
         if one.spec.digest in rings:

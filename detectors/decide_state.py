@@ -14,6 +14,7 @@ import numpy as np
 from regate.config.errors import PoisonError
 from regate.config.model import ModelConfig
 from regate.detectors.arrays import Arrays, pack, unpack
+from regate.detectors.burn import Burn, Objective
 from regate.detectors.cells import Block, Closed, Joiner, OpenCells
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS
 from regate.detectors.clocks import EventClock
@@ -236,8 +237,14 @@ def _watch_chunks(watch: Watch) -> Iterator[Chunk]:
         start, number = stop, number + 1
     for number, burn in enumerate(watch.burns):
         opened = None if burn.open is None else _finding(burn.open)
-        about = {"name": burn.objective.name, "bucket": burn.bucket, "since": burn.since, "open": opened}
-        yield f"burns/{number:06}", about, {"bad": burn.bad, "all": burn.all}
+        about = {
+            "name": burn.objective.name,
+            "limit": burn.objective.limit,
+            "bucket": burn.bucket,
+            "since": burn.since,
+            "open": opened,
+        }
+        yield f"burns/{number:06}", about, {"bad": burn.bad, "all": burn.all, "old": burn.old}
     for number, one in enumerate(watch.advisers):
         yield f"advisers/{number:06}", {"digest": one.spec.digest}, {"ring": np.array(one.ring, dtype=np.float64)}
     blocks = watch.history.since(0)
@@ -311,6 +318,14 @@ def _join(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]]
     return join
 
 
+def _burn(about: dict[str, Any], table: Arrays) -> Burn:
+    bad, total = table["bad"].copy(), table["all"].copy()
+    old = table["old"].copy() if "old" in table else np.zeros_like(bad)  # snapshots of before had none, and no limit
+    opened = None if about["open"] is None else Finding.model_validate(about["open"])
+    objective = Objective(about["name"], 0, 0, 1.0, about.get("limit", ""))
+    return Burn(objective, bad, total, old, about["bucket"], about["since"], opened)
+
+
 def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]], profile: Profile) -> Watch:
     clock = EventClock(profile.budget_period_us, profile.events_per_second, meta["ended_us"], meta["started_us"])
     clock.hours = {int(hour): int(events) for hour, events in meta["hours"]}
@@ -332,9 +347,7 @@ def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]
     for about, table in _named(own, "burns/"):
         for burn in watch.burns:
             if burn.objective.name == about["name"]:
-                burn.bad, burn.all, burn.bucket = table["bad"].copy(), table["all"].copy(), about["bucket"]
-                burn.since = about["since"]
-                burn.open = None if about["open"] is None else Finding.model_validate(about["open"])
+                burn.take_over(_burn(about, table))
     rings = {about["digest"]: table["ring"].tolist() for about, table in _named(own, "advisers/")}
     for digest, alarms in meta.get("advisers", ()):  # snapshots of before had none
         for one in watch.advisers:

@@ -26,7 +26,11 @@ def sections(plan: Plan) -> Own:
 
 
 def feature_sections(plan: Plan) -> list[Section]:
-    """Return the sections of the features, in the order of the configuration."""
+    """Return the sections of the features, in the order of the configuration; made once, whoever asks."""
+    return plan.view.once("sections of features", lambda: _feature_sections(plan))
+
+
+def _feature_sections(plan: Plan) -> list[Section]:
     found: list[Section] = []
     for name, feature in plan.config.features.items():
         if not feature.watch or feature.type in {"text", "vector"}:

@@ -92,5 +92,6 @@ class ChartSpec:
     worst: float = 0.0  # effect at which severity is `most`; 0: severity does not follow the effect
     most: float = 1.0
     sd: float = 1.0
+    of: tuple[str, ...] = ()  # parts that the statistic is made of: what moves one of them moves it
     minimal_effect: float = 0.0
     delays: tuple[tuple[float, float], ...] = ()

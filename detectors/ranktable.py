@@ -84,6 +84,11 @@ class RankTable:
         """Return ``z`` and ``z2`` as float64, with a last entry 0 for missing values."""
         return np.append(self.z, 0).astype(np.float64), np.append(self.z2, 0).astype(np.float64)
 
+    @cached_property
+    def coarse(self) -> FloatArray:
+        """Return ``z`` as whole multiples of 2^-8, whose products add up exactly; a last entry 0 for missing values."""
+        return np.rint(self.scores[0] / (1 << 8))
+
     def cells(self, values: FloatArray) -> IntArray:
         """Return the cell of each value; NaN gets the cell after the last."""
         index = self._index

@@ -102,10 +102,9 @@ class NumericSpec:
     def add(self, view: View, group: IntArray, groups: int, into: IntArray) -> None:
         """Add scores and counts of the rows."""
         values = view.column(self.path)
-        rows = view.where(self.where)
-        stratum = view.stratum
+        rows = view.rows_where(self.where)
         if rows is not None:
-            group, stratum = group[rows], stratum[rows]
+            group = group[rows]
         into[:, PRESENT] = np.bincount(group, minlength=groups)
         if not isinstance(values, Numeric):
             into[:, MISSING] = into[:, PRESENT]
@@ -113,7 +112,9 @@ class NumericSpec:
             cells = cells_of(self, view, values) if rows is None else self.tables[0].cells(values.values[rows])
             self._score(0, cells, group, groups, into)
         else:
-            number = values.values if rows is None else values.values[rows]
+            number, stratum = (
+                (values.values, view.stratum) if rows is None else (values.values[rows], view.stratum[rows])
+            )
             for which in np.unique(stratum):
                 at = stratum == which
                 self._score(int(which), self.tables[which].cells(number[at]), group[at], groups, into)
@@ -176,7 +177,7 @@ class CategoricalSpec:
     def add(self, view: View, group: IntArray, groups: int, into: IntArray) -> None:
         """Add the counts of the rows."""
         column = view.column(self.path)
-        rows = view.where(self.where)
+        rows = view.rows_where(self.where)
         own = group if rows is None else group[rows]
         total = np.bincount(own, minlength=groups)
         if not isinstance(column, Categorical):

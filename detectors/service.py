@@ -9,7 +9,7 @@ import numpy as np
 
 from regate.config.model import Family, Service
 from regate.detectors.burn import Objective
-from regate.detectors.candidate import Candidate, Own, Plan, Reference
+from regate.detectors.candidate import Candidate, Own, Plan, Reference, made_of
 from regate.detectors.columns import Categorical, Numeric
 from regate.detectors.layout import RARE_BELOW, Layout
 from regate.detectors.ranktable import build_table
@@ -54,12 +54,12 @@ def charts(reference: Reference) -> list[Candidate]:
     found: list[Candidate] = []
     for spec in reference.layout.sections:
         if isinstance(spec, NumericSpec) and spec.name == LATENCY:
-            seen = scored(reference, spec)
-            found.append(mean_chart(reference, spec, Score(FAMILY, "latency", MEAN_SHARE, title="latency"), seen))
+            seen, about = scored(reference, spec), Score(FAMILY, "latency", MEAN_SHARE, title="latency")
             wide = Score(FAMILY, "latency", SCALE_SHARE, title="the spread of latency")
-            found.append(scale_chart(reference, spec, wide, seen))
+            found.append(made_of(mean_chart(reference, spec, about, seen), LATENCY))
+            found.append(made_of(scale_chart(reference, spec, wide, seen), LATENCY))
         elif isinstance(spec, FlagSpec) and spec.name.startswith(f"{LATENCY} > "):
-            found.append(flag_chart(reference, spec, _tail(spec)))
+            found.append(made_of(flag_chart(reference, spec, _tail(spec)), LATENCY))
         elif isinstance(spec, FlagSpec) and spec.name in {ERRORS, TIMEOUTS}:
             found.append(flag_chart(reference, spec, _failures(spec)))
     return found
@@ -70,9 +70,24 @@ def objectives(service: Service, layout: Layout) -> tuple[Objective, ...]:
     allowed = {ERRORS: service.error_objective_ratio, LATENCY_OBJECTIVE: service.latency_objective_ratio}
     names = {ERRORS: "error objective", LATENCY_OBJECTIVE: "latency objective"}
     return tuple(
-        Objective(names[spec.name], spec.first + HITS, spec.first + PRESENT, ratio)
+        Objective(names[spec.name], spec.first + HITS, spec.first + PRESENT, ratio, spec.hit[0].value)
         for spec in layout.sections
         if isinstance(spec, FlagSpec) and (ratio := allowed.get(spec.name)) is not None
+    )
+
+
+def unheard(service: Service, layout: Layout) -> tuple[str, ...]:
+    """Return what is configured and cannot be watched, with the reason."""
+    has = {section.name for section in layout.sections}
+    asked = (
+        ("error_objective_ratio", service.error_objective_ratio, ERRORS, "error"),
+        ("latency_objective_ms", service.latency_objective_ms, LATENCY_OBJECTIVE, "latency_ms"),
+        ("timeout_ms", service.timeout_ms, TIMEOUTS, "latency_ms"),
+    )
+    return tuple(
+        f"detection.service.{name} is not watched: the reference has no {column}, or the family is turned off"
+        for name, value, section, column in asked
+        if value is not None and section not in has
     )
 
 

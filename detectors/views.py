@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from regate.detectors.columns import BoolArray, Categorical, Column, FloatArray, IntArray, Numeric, Slice
 from regate.detectors.marks import Outcomes
-from regate.detectors.probabilities import chosen, spread_of
+from regate.detectors.probabilities import SURENESS, chosen, class_matrix, sureness
 
 BUCKETS = tuple(f"{number:02}" for number in range(64))  # of client hashes
 StratumArray = npt.NDArray[np.int16]
-SPREAD = ("entropy", "margin", "confidence")
 T = TypeVar("T")
 
 
@@ -77,6 +76,12 @@ class View:
             found = rows if found is None else found & rows
         return found
 
+    def rows_where(self, tests: tuple[Test, ...]) -> IntArray | None:
+        """Return the numbers of the rows that meet all tests: cheaper to pick by than a mask; None without a test."""
+        if not tests:
+            return None
+        return self.once(f"rows {tests}", lambda: np.flatnonzero(self.where(tests)))  # type: ignore[arg-type]
+
     def _make(self, source: str) -> Column | None:
         raise NotImplementedError
 
@@ -120,10 +125,10 @@ class EventView(View):
             )
         if kind == "class":
             return chosen(rows.prediction, rows.scores)
-        if kind not in SPREAD:
+        if kind not in SURENESS:
             return None
-        spread = self.once("spread of scores", lambda: spread_of(rows.scores))
-        return None if spread is None else _named(kind, spread)
+        p = self.once("probabilities", lambda: _probabilities(rows))
+        return None if p is None else Numeric(sureness(kind, p))
 
 
 @dataclass(slots=True)
@@ -157,8 +162,9 @@ def _flag(values: BoolArray) -> Categorical:
     return Categorical(values.astype(np.int32), ("false", "true"))
 
 
-def _named(kind: str, spread: Mapping[str, FloatArray]) -> Column | None:
-    return Numeric(spread[kind]) if kind in spread else None
+def _probabilities(rows: Slice) -> FloatArray | None:
+    found = class_matrix(rows.scores)
+    return None if found is None else np.clip(found[1], 0.0, 1.0)
 
 
 def sums(group: IntArray, weights: FloatArray, groups: int) -> IntArray:

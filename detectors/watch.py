@@ -43,6 +43,7 @@ from regate.detectors.incidents import (
     severity,
 )
 from regate.detectors.judgement import DOUBTFUL, Judge
+from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import LOG2_10, UNIT, exp2
 from regate.detectors.profile import Profile
 from regate.detectors.river_adapter import Adviser
@@ -78,6 +79,7 @@ class Watch:
     _index: dict[str, int] = field(init=False)
     _active: BoolArray = field(init=False)
     _grid: FloatArray = field(init=False)
+    _features: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.bank = Bank(self.profile)
@@ -89,6 +91,7 @@ class Watch:
         self._index = {chart.name: index for index, chart in enumerate(self.bank.charts)}
         self._grid = np.bincount(self.profile.points.chart, minlength=len(self.bank.charts)).astype(np.float64)
         self._active = np.ones(len(self.bank.charts), dtype=np.bool_)
+        self._features = frozenset(chart.subject for chart in self.bank.charts if chart.family in CAUSES)
         self.examiner, self.judge = Examiner(self.profile), Judge(self.profile)
 
     def refresh(self) -> None:
@@ -239,7 +242,8 @@ class Watch:
             for harm in harms:
                 if new & {harm.finding.id, incident.finding.id} and self._overlap(incident, harm):
                     incident.judged = "confirmed"
-                    said = f"realised performance fell with this change: {harm.finding.message}"
+                    what = "realised performance fell" if self._by_labels(harm) else "harm began"
+                    said = f"{what} with this change: {harm.finding.message}"
                     lost = max(incident.severity, harm.severity)
                     found.append(revised(incident, "confirmed", moment, said, lost))
                     break
@@ -251,9 +255,15 @@ class Watch:
 
     def _overlap(self, change: Incident, harm: Incident) -> bool:
         """Tell whether harm began with a change. An onset is known to half of the time until it was found."""
-        onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
+        onset = harm.onset_block
+        if self._by_labels(harm):
+            onset = self.judge.predicted_from(harm, self.history, self.clock.cell(harm.finding.onset_us))
         known = max(one.opened_block - one.onset_block for one in (change, harm)) // 2
         return abs(change.onset_block - onset) <= max(self._near, known)
+
+    def _by_labels(self, harm: Incident) -> bool:
+        """Tell whether only labels show a harm; errors of the service are known at once, and of every event."""
+        return all(self.bank.charts[index].n_column >= self.profile.layout.outcomes for index in self._charts(harm))
 
     def _head_start(self, share: float, events: int, traffic: float | None, threshold: float) -> float:
         most = float(exp2((threshold + HEAD_START_LOG10) * LOG2_10))
@@ -444,6 +454,8 @@ class Watch:
 
     def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
         """Return what is known of the labels behind a harm, and whether that explains it."""
+        if not self._by_labels(harm):
+            return "", False
         moved = self._moved_labels()
         moved += [name for i in np.flatnonzero(strong) if (name := self.bank.charts[i].name).startswith(PREFIX)]
         onset = self.clock.cell(harm.finding.onset_us)
@@ -477,13 +489,27 @@ class Watch:
             onset, blocks = int(explanation.onset_block[chart]), self._near
             if spec.kind == "harm":  # of the same outcomes, and never silent: an onset is known to half of its delay
                 blocks = max(blocks, (self.state.blocks - onset) // 2)
-            if incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near):
+            moved = incident.near(onset, blocks) or incident.moved_since(explanation, chart, self._near)
+            if moved or self._follows(incident, spec):
                 incident.charts.append(spec.name)
                 self._remember(incident, chart, explanation)
                 incident.quiet_events, incident.quiet_from = 0, {}
                 self._active[chart] = False
                 return incident
         return None
+
+    def _follows(self, incident: Incident, spec: ChartSpec) -> bool:
+        """Tell whether an incident is about something that a chart is made of: meanwhile it tells nothing new.
+
+        The bets of such a chart hold where each of its parts is as in the reference. A part without charts of its own
+        (a combination of features) may have moved where any chart made of it has.
+        """
+        if not spec.of:
+            return False
+        charts = [self.bank.charts[index] for index in self._charts(incident)]
+        about = {one.subject for one in charts if one.family in CAUSES}
+        about |= {part for one in charts for part in one.of if part not in self._features}
+        return not about.isdisjoint(spec.of)
 
     def _worse(self, joined: list[tuple[Incident, int]], explanation: Explanation, moment: Moment) -> list[Finding]:
         """Revise open incidents of harm where a chart that joined shows a larger loss than was said."""

@@ -105,7 +105,8 @@ def pick(part: Slice | Labels, rows: np.ndarray) -> Slice | Labels:
         return replace(part, **shared, prediction=prediction, label=_pick_column(part.label, rows))
     features = {name: _pick_column(column, rows) for name, column in part.features.items()}
     scores = {name: values[rows] for name, values in part.scores.items()}
-    return replace(part, **shared, prediction=prediction, features=features, scores=scores)
+    own = {name: values[rows] for name in ("latency_ms", "error") if (values := getattr(part, name)) is not None}
+    return replace(part, **shared, prediction=prediction, features=features, scores=scores, **own)
 
 
 def event_json(events: Slice, row: int) -> bytes:

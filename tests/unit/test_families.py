@@ -7,20 +7,13 @@ import pytest
 from tests.served_streams import KEY, Change, blocks, config, found, reference, served
 
 from regate.detectors.build import build_profile
-from regate.detectors.burn import BUCKET_CELLS, BUCKETS, Burn, Objective
-from regate.detectors.cells import Block
 from regate.detectors.clocks import RowClock
 from regate.detectors.data_quality import flag_name
 from regate.detectors.fairness import figures
-from regate.detectors.finding import Finding
-from regate.detectors.multivariate_drift import MAX_DIRECT, CrossSpec, bets_of, combined, signs
-from regate.detectors.numerics import LN_2, UNIT
 from regate.detectors.observe import Partition, cell_fragments, watched
 from regate.detectors.profile import Profile
-from regate.detectors.ranktable import build_table
 from regate.detectors.refusals import Refused, observe_refused
-from regate.detectors.sections import HITS, NumericSpec
-from regate.detectors.views import event_view
+from regate.detectors.sections import HITS
 from regate.detectors.watch import Watch
 
 AT = 6_400
@@ -94,56 +87,6 @@ def test_a_feature_that_moves_names_its_incident_whatever_follows_from_it() -> N
     assert (first.family, first.subject) == ("feature_drift", "income")
 
 
-@pytest.mark.parametrize("r", [-0.8, -0.3, 0.0, 0.5, 0.9])
-@pytest.mark.parametrize("margin", [0.05, 0.2])
-def test_no_bet_on_a_correlation_gains_inside_its_margin(r: float, margin: float) -> None:
-    """E[E] of one event at both edges of the margin, by quadrature over two normal scores."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    weights = weights / weights.sum()
-    a, b = bets_of(r, margin, 1.0)
-    assert a.size
-    for edge in (r - margin, r, r + margin):
-        q = float(np.clip(edge, -1.0, 1.0))
-        x = nodes[:, None]
-        y = q * x + np.sqrt(1.0 - q * q) * nodes[None, :]
-        for slope, intercept in zip(a, b, strict=True):
-            mean = float(
-                (np.exp((slope * UNIT * x * y + intercept) * LN_2) * weights[:, None] * weights[None, :]).sum()
-            )
-            assert mean <= 1.0 + 1e-3
-
-
-def test_products_add_up_exactly_in_any_order_and_grouping() -> None:
-    rng = np.random.default_rng(3)
-    events, _ = served(3_000, seed=9)
-    specs = tuple(NumericSpec(name, 0, (build_table(rng.standard_normal(2_000)),)) for name in events.features)
-    cross = CrossSpec("multivariate", 0, tuple(events.features), specs)
-    group = rng.integers(0, 7, events.n)
-
-    def sums(rows: np.ndarray) -> np.ndarray:
-        picked = np.zeros(events.n, dtype=bool)
-        picked[rows] = True
-        part = events.some(picked)
-        into = np.zeros((7, cross.width), dtype=np.int64)
-        cross.add(event_view(part, np.zeros(part.n, dtype=np.int16)), group[picked], 7, into)
-        return into
-
-    whole = sums(np.arange(events.n))
-    order = rng.permutation(events.n)
-    for shards in (2, 5, 16):
-        assert (sum(sums(rows) for rows in np.array_split(order, shards)) == whole).all()
-
-
-def test_many_features_are_mixed_to_sixteen_with_whole_numbers() -> None:
-    rng = np.random.default_rng(4)
-    z = rng.standard_normal((100, 500))
-    mixed = combined(z)
-    assert mixed.shape == (MAX_DIRECT, 500)
-    assert (mixed == np.rint(mixed)).all()
-    assert 0.8 < (mixed / 256).var() < 1.2
-    assert (signs(100) == signs(100)).all()
-
-
 def test_a_profile_with_all_families_comes_back_from_its_bytes() -> None:
     profile = reference()
     again = Profile.from_bytes(profile.to_bytes())
@@ -165,48 +108,6 @@ def test_a_family_can_be_turned_off() -> None:
     off = {"service": 0.0, "multivariate_drift": 0.0}
     profile = build_profile(config(families=off), KEY, events, labels, calibrate_seconds=0)
     assert {chart.family for chart in profile.charts}.isdisjoint(off)
-
-
-# -- objectives ----------------------------------------------------------------------------------------------------
-
-
-def burn(*minutes: tuple[int, int], allowed: float = 0.001) -> tuple[Burn, list[Finding]]:
-    """Take (bad, all) of each minute."""
-    one = Burn(Objective("error objective", 1, 2, allowed))
-    told = []
-    for minute, (bad, total) in enumerate(minutes):
-        told += one.step(Block(0, 60 * minute, 60 * minute + 59, np.array([total, bad, total]), 0), KEY)
-    return one, told
-
-
-def test_a_fast_burn_fires_when_both_windows_agree_and_ends_with_the_short_one() -> None:
-    calm, failing_minutes = [(0, 1000)] * 120, [(100, 1000)] * 20
-    _, told = burn(*calm, *failing_minutes, *[(0, 1000)] * 60)
-    first = told[0]
-    assert (first.type, first.kind, first.family, first.subject) == ("finding", "harm", "service", "error objective")
-    assert first.severity == 0.5
-    assert float(first.threshold) == 14.4
-    assert 120 * 60 < first.detected_us / 1e6 <= 135 * 60
-    assert [one.revision for one in told if one.type == "revision"][:1] == ["recovered"]
-    assert burn(*calm, (100, 1000), *[(0, 1000)] * 60)[1] == []  # one bad minute of an hour
-
-
-def test_a_slow_burn_is_milder_and_few_events_say_nothing() -> None:
-    _, told = burn(*[(7, 1000)] * 400)
-    assert len(told) == 1
-    assert told[0].severity == 0.4
-    assert burn(*[(1, 1)] * 90)[1] == []
-
-
-def test_a_burn_forgets_what_left_its_window() -> None:
-    one, told = burn(*[(100, 1000)] * 20)
-    assert told[-1].type == "finding"
-    later = BUCKET_CELLS * (2 * BUCKETS)
-    one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
-    assert one.rate(BUCKETS) == (0.0, 1)
-    later += BUCKET_CELLS
-    (over,) = one.step(Block(0, later, later + 59, np.array([1, 0, 1]), 0), KEY)
-    assert over.revision == "recovered"
 
 
 # -- data quality, behaviour, segments, fairness --------------------------------------------------------------------

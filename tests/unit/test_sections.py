@@ -7,7 +7,7 @@ import numpy as np
 from regate.detectors.classes import class_hash
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.marks import Outcomes, OutcomeShape, ages, joined, marks, marks_of
-from regate.detectors.probabilities import chosen, spread_of
+from regate.detectors.probabilities import chosen, sureness
 from regate.detectors.ranktable import build_table
 from regate.detectors.sections import (
     HITS,
@@ -70,10 +70,15 @@ def test_a_narrowed_section_leaves_other_rows_out_altogether() -> None:
 
 
 def test_scores_say_how_sure_the_model_is() -> None:
-    spread = spread_of({"": np.array([0.5, 1.0])})
-    assert spread is not None
-    assert spread["entropy"].tolist() == [1.0, 0.0]
-    assert spread["margin"].tolist() == [0.0, 1.0]
+    two = np.array([[0.5, 0.0], [0.5, 1.0]])
+    assert sureness("entropy", two).tolist() == [1.0, 0.0]
+    assert sureness("margin", two).tolist() == [0.0, 1.0]
+    p = np.random.default_rng(2).dirichlet(np.ones(5), 300).T
+    p[3, 7] = np.nan
+    ordered = np.sort(p, axis=0)
+    np.testing.assert_array_equal(sureness("confidence", p), ordered[-1])
+    np.testing.assert_array_equal(sureness("margin", p), ordered[-1] - ordered[-2])
+    assert np.isnan(sureness("entropy", p)).tolist() == [row == 7 for row in range(300)]
     picked = chosen(None, {"b": np.array([0.2, 0.5]), "a": np.array([0.8, 0.5])})
     assert picked is not None
     assert [picked.categories[code] for code in picked.codes] == ["a", "b"]
