@@ -92,7 +92,6 @@ class Backtest:
             reference,
             self._labels(0, options.reference_rows),
             delivery=self._delivery(),
-            block_rows=BLOCK_EVENTS,
             budget_events=_budget(options),
             events_per_second=options.events_per_second,
             calibrate_seconds=options.calibrate_seconds,

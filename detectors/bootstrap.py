@@ -34,11 +34,15 @@ WORLDS = 32
 REACHES = 8
 # A piece holds so many; what its seams cut is made up for.
 PIECE_REACHES = 2
+# A block's share of the variance of sums over so many blocks stands for what an alarm is made of.
+LONG_BLOCKS = 16
 # Independent rows are recombined in pieces of this many.
 LEAST_PIECE = 4
 # The squared error of a variance, times the number of independent sums: 2 for normal ones, more where what varies is
 # how much they vary.
 CLUSTERED = 8.0
+# What varies is known no better than from stretches of so many rows, however short a block is.
+STRETCH_ROWS = 64
 # Longest segments: so many a half; but at least a block of 1,024 where dependence is that long.
 SEGMENTS_A_HALF = 8
 # The stretch of a column stays within so many standard errors of its variance over pieces.
@@ -78,10 +82,10 @@ class Blocks:
 def make_blocks(reference: Reference, block_rows: int, points: int, reach: int, seed: int) -> Blocks:
     """Return the blocks to simulate with; ``reach`` is the longest dependence of any chart, in rows."""
     most = max(TABLE_BYTES // (8 * max(points, 1)), 64)
-    piece = _doubled(PIECE_REACHES * reach if reach > 1 else LEAST_PIECE)
+    piece = min(_doubled(PIECE_REACHES * reach if reach > 1 else LEAST_PIECE), block_rows)
     # Matching pieces takes the statistics of every single row; too many of them are cut into whole blocks instead.
     light = reach == 1 or reference.rows.n * reference.layout.width <= MATCHED_CELLS
-    if piece < block_rows and len(reference.strata) == 1 and light:
+    if reach <= block_rows and len(reference.strata) == 1 and light:
         return _recombined(reference, block_rows, piece, most, seed)
     return _cut(reference, block_rows, _doubled(REACHES * reach), reach, most, np.random.default_rng((seed, 3)))
 
@@ -149,7 +153,9 @@ def _matched(reference: Reference, fine: FloatArray, piece: int, block_rows: int
     for column in range(EVENTS + 1, fine.shape[1]):
         now = float(fine[:, column].var()) * (block_rows // piece)
         if now > 0:
-            wanted = float(sums_variance(single[:, column], block_rows)[-1])
+            # Of long sums, a block's share: blocks that follow each other depend on each other too.
+            long = LONG_BLOCKS * block_rows
+            wanted = float(sums_variance(single[:, column], long)[-1]) / LONG_BLOCKS
             noise = MATCH_DEVIATIONS * np.sqrt(2.0 / fine.shape[0])
             factor = np.sqrt(np.clip(wanted / now, 1.0 / (1.0 + noise), 1.0 + noise))
             mean = fine[:, column].mean()
@@ -195,7 +201,7 @@ def _cut(
         worlds=begin[_halves(begin.shape[0], rng)].reshape(WORLDS, -1).astype(np.int64),
         late=np.concatenate(late).astype(np.int64),
         distinct=n / block_rows,
-        error=float(np.sqrt(CLUSTERED * max(block_rows, reach) / n)),
+        error=float(np.sqrt(CLUSTERED * max(STRETCH_ROWS, block_rows, reach) / n)),
         segment_blocks=max(1, int(segment_rows / mean_rows)),
         rows=mean_rows,
     )

@@ -13,6 +13,7 @@ from regate.detectors.accumulate import stratum_of
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
+from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.columns import Column, ModelKey, Slice
 from regate.detectors.gaps import gap_table
 from regate.detectors.labelled import Delivery
@@ -43,7 +44,7 @@ def build_profile(
     labels: Column | None = None,
     *,
     delivery: Delivery | None = None,
-    block_rows: int = 64,
+    block_rows: int = BLOCK_EVENTS,
     budget_events: float | None = None,
     events_per_second: float | None = None,
     calibrate_seconds: float | None = None,

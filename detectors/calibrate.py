@@ -55,6 +55,9 @@ SURE_ENOUGH = float(np.log(1.25))
 FIT_LEVELS = 5
 # The ceiling is judged from this many blocks a period on.
 LOWEST_CEILING = 50.0
+# At the ceiling theory allows one alarm a period. A reference holds fewer wild stretches than what follows it will:
+# where its own bootstrap comes near that, the bets do not hold. Independent rows give .004 to .2.
+CEILING_SHARE = 1.0
 # A chart whose bets do not hold on the reference itself is divided by twice its tau, at most so often.
 MAX_WIDENINGS = 8
 # A stream must be this many run lengths long for its alarms to tell the rate.
@@ -305,7 +308,7 @@ def _broken(seen: Exceedances, chosen: list[Candidate]) -> set[int]:
     # block is a good part of a period, and its overshoot says nothing.
     supported = supported[seen.level[supported] >= LOWEST_CEILING]
     at_ceiling = seen.alarms[supported] * seen.level[supported] / seen.blocks[supported]
-    too_many = supported[at_ceiling > 1.0]
+    too_many = supported[at_ceiling > CEILING_SHARE]
     if not too_many.size:
         return set()
     share = seen.by_chart[too_many].sum(axis=0) / seen.alarms[too_many].sum()

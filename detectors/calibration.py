@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from regate.config.canonical import digest_bytes
-from regate.detectors.candidate import BLOCK_ROWS, LEAST_INFORMATION, Candidate, Reference
+from regate.detectors.candidate import INFORMING_EVENTS, LEAST_INFORMATION, Candidate, Reference
 from regate.detectors.columns import Categorical, IntArray, Numeric
 from regate.detectors.dependence import MIN_RATE_MARGIN, ROWS_PER_TAU, SURE, inflation, mean_moved
 from regate.detectors.estimate import ScoredError
@@ -113,7 +113,7 @@ def _chart(
     moved = mean_moved(series, shown.tau)
     margin = max(MIN_RATE_MARGIN, SURE * float(np.sqrt(shown.tau / max(float(variance.sum()), 1e-9))), moved / sd)
     a, b = residual_points(shown.tau, margin)
-    keep = -b * LN_2 * BLOCK_ROWS * UNIT * sd * sd >= LEAST_INFORMATION
+    keep = -b * LN_2 * INFORMING_EVENTS * UNIT * sd * sd >= LEAST_INFORMATION
     reason = ""
     if rows.size < ROWS_PER_TAU * shown.tau:
         reason = f"{rows.size} reference outcomes, but tau {shown.tau:.4g} needs {ROWS_PER_TAU * shown.tau:.0f}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from regate.config.canonical import digest, digest_bytes
 from regate.config.model import ModelConfig
+from regate.detectors import rhythm
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, Slice
 from regate.detectors.grids import Coefficients
 from regate.detectors.labelled import Delivery, facts, usual_delay
@@ -19,10 +20,9 @@ from regate.detectors.profile import Points
 from regate.detectors.sections import Section
 from regate.detectors.views import EventView, OutcomeView, StratumArray, View, event_view, outcome_view
 
-# What a block of 64 must lose on a wrong bet, in nats: a bet that gains this much a block finds its change in
-# some 500 blocks (30,000 events); anything slower is no use to an operator.
-LEAST_INFORMATION = 0.02
-BLOCK_ROWS = 64
+# What a wrong bet must lose in so many events, in nats: one that gains this much finds its change in some 30,000
+# events; anything slower is no use to an operator.
+LEAST_INFORMATION, INFORMING_EVENTS = 0.02, 64
 # Part of every chart's digest: a change of what a chart's state means restarts it.
 STATE_SCHEMA = 1
 
@@ -120,7 +120,8 @@ def _with_facts(
     rows: Slice, stratum: StratumArray, outcomes: Outcomes | None, delivery: Delivery, delay: int | None
 ) -> EventView:
     flags = {"duplicate": repeated(rows.event_id)}
-    return event_view(rows, stratum, flags, more=None if outcomes is None else facts(outcomes, delivery, delay))
+    more = {} if outcomes is None else facts(outcomes, delivery, delay)
+    return event_view(rows, stratum, flags, more={**more, **rhythm.sources(rows.event_time_us)})
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ def made_of(candidate: Candidate, *parts: str) -> Candidate:
 
 
 def strong(bet: Coefficients, expected: float) -> Coefficients | None:
-    """Return the bets that a block can tell apart from the reference, where one trial has ``expected`` s on average.
+    """Return the bets that tell reference and change apart, where one trial has ``expected`` s on average.
 
     A weaker bet would neither win nor lose: its R only counts elapsed time, which lifts the mean for everybody.
     """
     a, b = bet
-    keep = -(b + a * expected) * LN_2 * BLOCK_ROWS >= LEAST_INFORMATION
+    keep = -(b + a * expected) * LN_2 * INFORMING_EVENTS >= LEAST_INFORMATION
     return (a[keep], b[keep]) if keep.any() else None
 
 

@@ -19,7 +19,8 @@ from regate.detectors.columns import IntArray, ModelKey
 from regate.detectors.layout import Layout
 
 CELL_US = 1_000_000
-BLOCK_EVENTS = 64
+# A change waits for the end of its block, half a block on average: with 64 that alone was more than an oracle needs.
+BLOCK_EVENTS = 16
 BLOCK_CELLS = 60  # a block spans at most a minute of event time, or longer where traffic is low
 LONGEST_CELLS = 86_400
 # Down to this share of the profile's traffic a block holds `BLOCK_EVENTS`; thresholds are calibrated no further.
@@ -46,15 +47,15 @@ def layout_digest(layout: Layout) -> str:
     return state.hexdigest()
 
 
-def block_cells(events_per_second: float | None) -> int:
+def block_cells(events_per_second: float | None, events: int = BLOCK_EVENTS) -> int:
     """Return how many cells a block may span, so that a tenth of the profile's traffic still fills it.
 
     >>> block_cells(None), block_cells(100.0), block_cells(1.0)
-    (60, 60, 640)
+    (60, 60, 160)
     """
     if events_per_second is None or events_per_second <= 0:
         return BLOCK_CELLS
-    wanted = math.ceil(min(BLOCK_EVENTS / (LEAST_TRAFFIC * events_per_second), LONGEST_CELLS))
+    wanted = math.ceil(min(events / (LEAST_TRAFFIC * events_per_second), LONGEST_CELLS))
     return max(BLOCK_CELLS, wanted)
 
 
@@ -189,11 +190,11 @@ class Block:
 
 
 class Joiner:
-    """Joins closed cells of one stratum until a block holds enough events or spans ``cells``."""
+    """Joins closed cells of one stratum until a block holds ``events`` or spans ``cells``."""
 
-    def __init__(self, cells: int = BLOCK_CELLS) -> None:
+    def __init__(self, cells: int = BLOCK_CELLS, events: int = BLOCK_EVENTS) -> None:
         self.forming: dict[int, Block] = {}
-        self.cells = cells
+        self.cells, self.events = cells, events
 
     def take(self, closed: Closed, limit: int) -> Iterator[Block]:
         """Take closed cells in order, then everything up to cell ``limit``; yield the blocks that end."""
@@ -208,7 +209,7 @@ class Joiner:
                 block.last = cell
                 block.stats += closed.stats[row]
                 block.historical += int(closed.historical[row])
-            if block.events >= BLOCK_EVENTS:
+            if block.events >= self.events:
                 yield self.forming.pop(stratum)
         yield from self._overdue(limit)
 

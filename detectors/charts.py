@@ -64,11 +64,13 @@ class Explanation:
 
     ``before`` says whether the chart had moved the same way between its restart and that onset, in standard
     deviations, and ``share`` how far, as a share of the move since; ``start_block`` is the block of the restart.
+    ``size`` is the effect in standard deviations of one trial, so that charts of different forms compare.
     """
 
     onset_block: IntArray
     onset_mark: IntArray
     effect: FloatArray
+    size: FloatArray
     log_r: FloatArray
     before: FloatArray
     share: FloatArray
@@ -214,6 +216,7 @@ class Bank:
             onset_block=state.onset_block[best],
             onset_mark=np.where(mark == _AFTER, 0, mark),
             effect=effect,
+            size=np.abs(self.sizes(state.sum_s - state.base_s[best], n, centre)),
             log_r=self.log_r(state),
             before=self._before(state, best, shift),
             share=_share(state, best, shift),
@@ -243,6 +246,11 @@ class Bank:
             slope = np.where(self._form == "mean", self._sd, spread)
             off = np.sign(off) * np.maximum(np.abs(off) - self._margin * slope, 0.0)
         return np.where(n > 0, off / np.sqrt(np.maximum(spread * self._tau, 1e-300) / at), 0.0)
+
+    def sizes(self, s: IntArray, n: IntArray, centre: FloatArray) -> FloatArray:
+        """Return how far sums over a stretch are off the reference, in standard deviations of one trial, per chart."""
+        off, _, spread = self._off(s, n, centre)
+        return np.asarray(off / np.sqrt(np.maximum(spread, 1e-300)))
 
     def _off(self, s: IntArray, n: IntArray, centre: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return how far means of sums are off the reference, of how many trials, and the variance of one."""

@@ -14,8 +14,8 @@ from regate.detectors.columns import IntArray
 
 HOUR_US = 3_600_000_000
 DAY_HOURS = 24
-# Thresholds are calibrated on blocks of `BLOCK_EVENTS`. Where time cuts blocks to 42, 30, 15 and 6 events, they
-# gave 1.5, 1.5, 3.3 and 3.6 times the budget; with 60 they gave .7.
+# Thresholds are calibrated on full blocks. Where time cut blocks of 64 to 42, 30, 15 and 6 events, they gave 1.5, 1.5,
+# 3.3 and 3.6 times the budget; with 60 they gave .7.
 FULL_SHARE = 0.9
 
 
@@ -106,6 +106,7 @@ class EventClock:
     ended_us: int | None = None  # end of the last block
     started_us: int | None = None
     hours: dict[int, int] = field(default_factory=dict)  # hour since the epoch -> events
+    block_events: int = BLOCK_EVENTS  # what the profile's thresholds are calibrated on
 
     def first(self, block: Block) -> int:
         """Return the time where the block's first cell begins."""
@@ -145,13 +146,13 @@ class EventClock:
 
     def block_cells(self) -> int:
         """Return a minute, or longer for a profile whose traffic is low."""
-        return block_cells(self.events_per_second)
+        return block_cells(self.events_per_second, self.block_events)
 
     def full_blocks(self) -> bool:
         """Return whether this traffic fills blocks before time cuts them."""
         traffic = self.traffic()
         longest = self.block_cells() * CELL_US / self.period_us
-        return traffic is not None and traffic * longest >= FULL_SHARE * BLOCK_EVENTS
+        return traffic is not None and traffic * longest >= FULL_SHARE * self.block_events
 
     def cell(self, mark: int) -> int:
         """Return the cell of a time."""

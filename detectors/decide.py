@@ -57,11 +57,12 @@ class Shard:
             return
         if before is not None and before.profile.digest == profile.digest:
             return
-        clock: Clock = EventClock(profile.budget_period_us, profile.events_per_second)
+        clock: Clock = EventClock(profile.budget_period_us, profile.events_per_second, block_events=profile.block_rows)
         if before is not None:
             clock = before.clock
             if isinstance(clock, EventClock):
                 clock.period_us, clock.events_per_second = profile.budget_period_us, profile.events_per_second
+                clock.block_events = profile.block_rows
         place(model, Watch(profile, clock), config)
 
     def bound(self, key: ModelKey, config: ModelConfig | None) -> None:
@@ -127,7 +128,7 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         model.joiner = Joiner()  # integers of two layouts do not add up
     if layout != model.layout or model.maturing is None:
         model.maturing = Maturing(watch.profile.layout)
-    model.joiner.cells = watch.clock.block_cells()
+    model.joiner.cells, model.joiner.events = watch.clock.block_cells(), watch.profile.block_rows
     model.layout, model.watch = layout, watch
     capacity = _capacity(config)
     if model.join is None:

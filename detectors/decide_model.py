@@ -23,6 +23,7 @@ from regate.detectors.outcomes import (
     some_rows,
 )
 from regate.detectors.profile import Profile
+from regate.detectors.rhythm import Pace, counted, section_of
 from regate.detectors.sections import HITS, PRESENT
 from regate.detectors.watch import Watch
 
@@ -40,6 +41,7 @@ class Model:
     predictions: list[Predictions] = field(default_factory=list)
     labels: list[LabelRows] = field(default_factory=list)
     learned: int = 0  # events of closed cells that no profile counted
+    pace: Pace = field(default_factory=Pace)
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -88,6 +90,8 @@ class Model:
         for layout in sorted(self.cells):
             closed = self.cells[layout].close(limit)
             if self.watch is not None and layout == self.layout:
+                spec = section_of(self.watch.profile.layout.sections)
+                closed = closed if spec is None else counted(spec, closed, self.pace)
                 findings = self.watch.take(self.joiner.take(closed, limit))
             else:
                 events = int(closed.stats[:, 0].sum())

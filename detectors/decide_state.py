@@ -28,6 +28,7 @@ from regate.detectors.label_join import VALUE, Join, Segment
 from regate.detectors.notices import Notice
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
+from regate.detectors.rhythm import Pace
 from regate.detectors.silence import Rhythm
 from regate.detectors.validity import Validity
 from regate.detectors.watch import ChartState, Watch
@@ -129,6 +130,7 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
         "layout": model.layout,
         "learned": model.learned,
         "counters": model.counters,
+        "pace": [model.pace.cell, model.pace.events],
         "matures_since": 0 if model.maturing is None else model.maturing.since,
         "join": None if model.join is None else _join_meta(model.join),
         "watch": None if model.watch is None else _watch_meta(model.watch),
@@ -268,6 +270,7 @@ def _model(
     config: ModelConfig | None,
 ) -> Model:
     model = Model(layout=meta["layout"], learned=meta["learned"], counters=meta["counters"])
+    model.pace = Pace(*meta["pace"]) if "pace" in meta else Pace()  # snapshots of before had none
     for mark, stats in zip(arrays["forming"].tolist(), arrays["forming_stats"], strict=True):
         model.joiner.forming[mark[0]] = Block(mark[0], mark[1], mark[2], stats.copy(), mark[3])
     for about, table in _named(own, "cells/"):
@@ -328,6 +331,7 @@ def _burn(about: dict[str, Any], table: Arrays) -> Burn:
 
 def _watch(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]], profile: Profile) -> Watch:
     clock = EventClock(profile.budget_period_us, profile.events_per_second, meta["ended_us"], meta["started_us"])
+    clock.block_events = profile.block_rows
     clock.hours = {int(hour): int(events) for hour, events in meta["hours"]}
     watch = Watch(profile, clock)
     watch.opened, watch.events = meta["opened"], meta["events"]

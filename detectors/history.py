@@ -8,8 +8,8 @@ from regate.detectors.cells import Block
 from regate.detectors.columns import FloatArray, IntArray
 
 # Enough for the slowest onsets that charts look for, and at most this many bytes whatever the width.
-MAX_BLOCKS = 1024
-MAX_BYTES = 2_000_000
+MAX_BLOCKS = 4096
+MAX_BYTES = 8_000_000
 FIRST, LAST, STRATUM, NUMBER = range(4)
 
 

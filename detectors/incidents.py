@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from regate.config.canonical import content_id
-from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.charts import Bank, Explanation
 from regate.detectors.columns import BoolArray, FloatArray, ModelKey
 from regate.detectors.finding import Carrier, Finding, Kind, Revision
 from regate.detectors.layout import ChartSpec
 from regate.detectors.numerics import LOG2_10, exp2, log2
 
-# An incident takes charts whose statistic is this far (log10) above the head start of one block.
-JOIN_LOG10 = 3.0
-# Onsets this many blocks apart are one change; with thin traffic blocks hold fewer than 64 events, then as many events.
-NEAR_BLOCKS = 5
+# An incident takes charts whose statistic is this far (log10) above the head start of one block: 10^3 times that of 64
+# events.
+JOIN_LOG10 = 3.6
+# Onsets so many blocks, or so many events, apart are one change.
+NEAR_BLOCKS, NEAR_EVENTS = 5, 320
+# Causes whose evidence is within this (log10) of the most compete for the incident's name by the size of their change.
+CLOSE_LOG10 = 1.0
 # This many standard deviations off over a stretch is off. A chart whose excursion begins late joins, too, when it was
 # off ever since the incident opened: a small part of the same change, whose own onset estimate wanders.
 MOVED_DEVIATIONS = 3.0
@@ -65,6 +67,10 @@ class Incident:
     wrong: int = 0
     expected: float = 0.0
     looks: int = 0  # how often these were looked at
+    # Of a withdrawn change: chart -> sums when it was withdrawn, and at the last look whether it has grown.
+    settled: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    looked: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    looked_events: int = 0
 
     def near(self, onset_block: int, blocks: int) -> bool:
         """Return whether an excursion that began there, give or take some blocks, is part of this change."""
@@ -118,7 +124,7 @@ def near_blocks(blocks: int, events: int) -> int:
     >>> near_blocks(100, 6400), near_blocks(100, 100)
     (5, 320)
     """
-    return max(NEAR_BLOCKS, -(-NEAR_BLOCKS * BLOCK_EVENTS * blocks // max(events, 1)))
+    return max(NEAR_BLOCKS, -(-NEAR_EVENTS * blocks // max(events, 1)))
 
 
 def overlapping(explanation: Explanation, lead: int, block: int, near: int) -> BoolArray:

@@ -10,6 +10,7 @@ import numpy as np
 from regate.config.canonical import digest_bytes
 from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
 from regate.detectors.burn import Objective
+from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
@@ -55,7 +56,7 @@ class Profile:
     calibration: Calibration
     budget_period_us: int  # one nominal false alarm each
     rows: int
-    block_rows: int = 64
+    block_rows: int = BLOCK_EVENTS
     events_per_second: float | None = None
     budget_events: float | None = None  # the profile's traffic in events a period, when it is known
     gaps_us: tuple[int, ...] = ()  # longest normal gap by hour of the week; empty when the reference has no times

@@ -22,6 +22,8 @@ MAX_ATOMS = MAX_CELLS // 2 - 1
 SMALL_TABLE = 64
 BUCKETS = 1 << 14
 MAX_STEPS = 4
+# Half of a normal distribution lies within so many sigma.
+MIDDLE_HALF = 0.67449
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,13 @@ class RankTable:
     def scores(self) -> tuple[FloatArray, FloatArray]:
         """Return ``z`` and ``z2`` as float64, with a last entry 0 for missing values."""
         return np.append(self.z, 0).astype(np.float64), np.append(self.z2, 0).astype(np.float64)
+
+    @cached_property
+    def middle(self) -> tuple[int, int]:
+        """Return the cells, from and up to, whose score is that of the reference's middle half."""
+        half = int(MIDDLE_HALF * UNIT)
+        low, high = np.searchsorted(self.z, -half, side="left"), np.searchsorted(self.z, half, side="right")
+        return max(int(low), 1), min(int(high), self.edges.size)
 
     @cached_property
     def coarse(self) -> FloatArray:

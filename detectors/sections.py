@@ -22,7 +22,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # Offsets inside a section's own columns. Every section counts its trials first.
 PRESENT, MISSING = 0, 1
-SUM_Z, SUM_Z2, OUTSIDE, NUMERIC_WIDTH = 2, 3, 4, 5
+SUM_Z, SUM_Z2, OUTSIDE, NUMERIC_WIDTH, MIDDLE = 2, 3, 4, 5, 5
 OTHER, UNSEEN, KEPT = 2, 3, 4
 HITS = 1
 
@@ -79,7 +79,8 @@ def placed(sections: list[Section], first: int) -> tuple[Section, ...]:
 class NumericSpec:
     """A numeric source by the rank table of each stratum: present, missing, sum z, sum z^2, outside the reference.
 
-    ``where`` narrows it to some rows: the others are neither present nor missing.
+    ``where`` narrows it to some rows: the others are neither present nor missing. ``shaped``: one column more, the rows
+    in the middle half of the reference.
     """
 
     type: ClassVar[str] = "numeric"
@@ -88,6 +89,7 @@ class NumericSpec:
     tables: tuple[RankTable, ...]
     source: str = ""  # default: the feature of that name
     where: tuple[Test, ...] = ()
+    shaped: bool = False
 
     @property
     def path(self) -> str:
@@ -97,7 +99,7 @@ class NumericSpec:
     @property
     def width(self) -> int:
         """Return the number of columns."""
-        return NUMERIC_WIDTH
+        return NUMERIC_WIDTH + self.shaped
 
     def add(self, view: View, group: IntArray, groups: int, into: IntArray) -> None:
         """Add scores and counts of the rows."""
@@ -125,6 +127,9 @@ class NumericSpec:
         last = self.tables[which].edges.size
         into[:, SUM_Z] += sums(group, z[cells], groups)
         into[:, SUM_Z2] += sums(group, z2[cells], groups)
+        if self.shaped:
+            low, high = self.tables[which].middle
+            into[:, MIDDLE] += np.bincount(group[(cells >= low) & (cells < high)], minlength=groups)
         edge = np.flatnonzero((cells == 0) | (cells >= last))
         if edge.size:
             missing = cells[edge] > last
@@ -133,7 +138,7 @@ class NumericSpec:
 
     def pack(self) -> tuple[dict[str, Any], Arrays]:
         """Return names, and the tables one behind the other."""
-        meta = {"name": self.name, "source": self.source, "where": packed(self.where)}
+        meta = {"name": self.name, "source": self.source, "where": packed(self.where), "shaped": self.shaped}
         joined = {
             name: np.concatenate([getattr(table, name) for table in self.tables]) for name in ("edges", "z", "z2")
         }
@@ -149,7 +154,8 @@ class NumericSpec:
         z, z2 = (np.split(arrays[name], cuts + np.arange(1, len(sizes))) for name in ("z", "z2"))
         parts = zip(edges, z, z2, sizes[:, 1].tolist(), strict=True)
         tables = tuple(RankTable(edge, one, two, rows) for edge, one, two, rows in parts)
-        return cls(meta["name"], meta["first"], tables, meta["source"], unpacked(meta["where"]))
+        shaped = meta.get("shaped", False)  # profiles of before had none
+        return cls(meta["name"], meta["first"], tables, meta["source"], unpacked(meta["where"]), shaped)
 
 
 @dataclass(frozen=True, slots=True)

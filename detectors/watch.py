@@ -17,9 +17,11 @@ from regate.detectors.columns import BoolArray, FloatArray, IntArray
 from regate.detectors.delivery import PREFIX
 from regate.detectors.estimate import SUM
 from regate.detectors.finding import Finding
+from regate.detectors.harmless import grown, settle
 from regate.detectors.history import STRATUM, History
 from regate.detectors.incidents import (
     CAUSES,
+    CLOSE_LOG10,
     JOIN_LOG10,
     LONGEST_QUIET,
     MOVED_DEVIATIONS,
@@ -250,6 +252,7 @@ class Watch:
             if not incident.judged and (said := self.judge.no_loss(incident)):
                 # It stays here, so that a change that does no harm is not found again and again.
                 incident.judged = "withdrawn"
+                settle(incident, self.state, self._named(self._charts(incident)))
                 found.append(revised(incident, "withdrawn", moment, said))
         return found
 
@@ -285,6 +288,10 @@ class Watch:
         findings = []
         for incident in list(self.incidents):
             charts = self._charts(incident)
+            if incident.judged == "withdrawn" and grown(incident, self.bank, self.state, self._named(charts), events):
+                self.incidents.remove(incident)  # what it has grown to is found anew
+                self._again(charts)
+                continue
             level = followed_level(result.log_r, charts) if charts else float("-inf")
             self._listen(incident, charts, events, quiet=level < moment.threshold + QUIET_LOG10)
             if incident.quiet_events >= QUIET_EVENTS and self._is_back(incident, charts):
@@ -446,11 +453,18 @@ class Watch:
         incident.since[self.bank.charts[chart].name] = (int(s[chart]), int(n[chart]), float(centre[chart]))
 
     def _cause(self, lead: int, members: BoolArray, explanation: Explanation) -> int:
-        """Return the chart that names the incident: where a feature is in it, what follows from it does not."""
-        if self.bank.charts[lead].family in CAUSES:
+        """Return the chart that names the incident: where a feature is in it, what follows from it does not.
+
+        Of causes with about as much evidence, who was ahead when the bar was passed says little: the one that changed
+        most.
+        """
+        spec = self.bank.charts[lead]
+        causes = [int(index) for index in np.flatnonzero(members) if self.bank.charts[index].family in CAUSES]
+        if not causes or (spec.kind != "change" and spec.family not in CAUSES):  # how labels come follows from no input
             return lead
-        causes = [index for index in np.flatnonzero(members) if self.bank.charts[index].family in CAUSES]
-        return int(max(causes, key=lambda index: explanation.log_r[index])) if causes else lead
+        best = max(float(explanation.log_r[index]) for index in causes)
+        close = [index for index in causes if explanation.log_r[index] >= best - CLOSE_LOG10]
+        return max(close, key=lambda index: (float(explanation.size[index]), -index))
 
     def _doubt(self, harm: Incident, strong: BoolArray) -> tuple[str, bool]:
         """Return what is known of the labels behind a harm, and whether that explains it."""
@@ -541,6 +555,9 @@ class Watch:
     def _lead(self, log_r: FloatArray) -> int:
         with np.errstate(divide="ignore"):
             return int(np.argmax(np.where(self._active, log_r + np.log10(self.bank.weights), -np.inf)))
+
+    def _named(self, charts: list[int]) -> dict[str, int]:
+        return {self.bank.charts[index].name: index for index in charts}
 
     def _charts(self, incident: Incident) -> list[int]:
         return [self._index[name] for name in incident.charts if name in self._index]

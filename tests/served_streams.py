@@ -9,7 +9,7 @@ import numpy as np
 
 from regate.config.model import Detection, Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
-from regate.detectors.cells import Block
+from regate.detectors.cells import BLOCK_EVENTS, Block
 from regate.detectors.clocks import RowClock, row_cells
 from regate.detectors.columns import Categorical, ModelKey, Numeric, Slice
 from regate.detectors.finding import Finding
@@ -82,13 +82,13 @@ def reference(rows: int = 20_000, **detection: object) -> Profile:
 
 
 def blocks(profile: Profile, events: Slice, labels: Numeric) -> list[Block]:
-    """Return the statistics of 64 rows each, outcomes beside their events."""
-    group = np.arange(events.n) // 64
+    """Return the statistics of blocks of rows, outcomes beside their events."""
+    group = np.arange(events.n) // BLOCK_EVENTS
     stats = profile.accumulate(events, group, int(group[-1]) + 1)
     outcomes, _ = reference_outcomes(events, labels, config().output, profile.layout.shape.cohorts)
     assert outcomes is not None
     stats = stats + profile.accumulate_outcomes(outcomes, np.zeros(events.n, dtype=np.int16), group, len(stats))
-    cells = row_cells(np.arange(len(stats)) * 64).tolist()
+    cells = row_cells(np.arange(len(stats)) * BLOCK_EVENTS).tolist()
     return [Block(0, cell, cell, row, 0) for cell, row in zip(cells, stats, strict=True)]
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from scipy.stats import chi2
 
 from regate.config.model import Feature, ModelConfig
+from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.charts import Bank
 from regate.detectors.columns import Column, FloatArray, IntArray, ModelKey, Numeric, Slice
 from regate.detectors.profile import Profile
 
 KEY = ModelKey("default", "benchmark", "1", "production")
-BLOCK = 64
+BLOCK = BLOCK_EVENTS
 
 
 def rows_of(features: dict[str, Column], n: int) -> Slice:

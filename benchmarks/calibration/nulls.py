@@ -44,7 +44,7 @@ class Stream:
 
 
 def stream_of(profile: Profile, rows: Slice) -> Stream:
-    """Cut rows into blocks as `backtest` does: cells of 64 rows in file order, joined within a stratum."""
+    """Cut rows into blocks as `backtest` does: cells of a block's rows in file order, joined within a stratum."""
     stratum = profile.stratum(rows.event_time_us)
     groups = group_rows(np.arange(rows.n) // BLOCK, stratum)
     stats = profile.accumulate(rows, groups.group, len(groups.cell))

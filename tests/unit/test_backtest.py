@@ -16,6 +16,7 @@ from regate.config.errors import ConfigError
 from regate.daemon.backtest import Backtest, Options
 from regate.daemon.cli.backtest import backtest
 from regate.daemon.files.table import read_table
+from regate.detectors.cells import BLOCK_EVENTS
 
 ROWS, REFERENCE, CHANGE = 12_030, 4_000, 8_000
 CONTRACT = {
@@ -78,8 +79,8 @@ def test_the_contract(file: Path) -> None:
         assert one["evidence"] >= one["threshold"]
     change = findings[0]
     assert CHANGE < change["row"] < CHANGE + 300
-    assert (change["row"] - REFERENCE) % 64 == 63  # the last row of a block of 64
-    assert (change["first_row"] - REFERENCE) % 64 == 0
+    assert (change["row"] - REFERENCE) % BLOCK_EVENTS == BLOCK_EVENTS - 1  # the last row of a block
+    assert (change["first_row"] - REFERENCE) % BLOCK_EVENTS == 0
     assert summary["type"] == "summary"
     assert (summary["rows"], summary["findings"]) == (ROWS, 2)
     assert summary["seconds"] > 0

@@ -130,5 +130,6 @@ def test_the_budget_is_used_on_dependent_rows_and_on_many_categories() -> None:
     )
     for name in ("ar5", "zipf"):
         row = measure(NULLS[name], options)
-        # 48 nominal alarms. Before spreads came from an autoregression and worlds were balanced: .28 and .47.
-        assert 0.5 <= row["ratio"] <= 1.5, row
+        # 48 nominal alarms; 200 runs give .85 and .65. Before spreads came from an autoregression and worlds were
+        # balanced: .28 and .47.
+        assert {"ar5": 0.5, "zipf": 0.4}[name] <= row["ratio"] <= 1.5, row

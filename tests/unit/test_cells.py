@@ -40,8 +40,10 @@ def blocks(rows: Closed, limit: int, joiner: Joiner | None = None) -> list[tuple
     return [(block.stratum, block.first, block.last, block.events) for block in found]
 
 
-def test_a_block_ends_with_64_events() -> None:
-    assert blocks(closed((1, 0, 30), (2, 0, 30), (3, 0, 30), (4, 0, 64)), 5) == [(0, 1, 3, 90), (0, 4, 4, 64)]
+def test_a_block_ends_with_enough_events() -> None:
+    rows = closed((1, 0, 30), (2, 0, 30), (3, 0, 30), (4, 0, 64))
+    assert blocks(rows, 5, Joiner(events=64)) == [(0, 1, 3, 90), (0, 4, 4, 64)]
+    assert blocks(rows, 5) == [(0, 1, 1, 30), (0, 2, 2, 30), (0, 3, 3, 30), (0, 4, 4, 64)]
 
 
 def test_a_block_ends_after_a_minute_and_never_spans_more() -> None:

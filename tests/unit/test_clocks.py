@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regate.detectors.cells import Block
+from regate.detectors.cells import BLOCK_EVENTS, Block
 from regate.detectors.clocks import EventClock, RowClock
 
 MONTH_US = 30 * 86_400 * 1_000_000
@@ -15,7 +15,7 @@ MONTH_US = 30 * 86_400 * 1_000_000
 def test_blocks_last_until_a_tenth_of_the_traffic_fills_them(rate: float) -> None:
     clock = EventClock(MONTH_US, rate)
     assert clock.full_blocks()
-    assert clock.block_cells() * rate * 0.1 >= 64 or clock.block_cells() == 86_400
+    assert clock.block_cells() * rate * 0.1 >= BLOCK_EVENTS or clock.block_cells() == 86_400
     assert clock.block_cells() >= 60
 
 

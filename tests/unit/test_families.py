@@ -7,6 +7,7 @@ import pytest
 from tests.served_streams import KEY, Change, blocks, config, found, reference, served
 
 from regate.detectors.build import build_profile
+from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.clocks import RowClock
 from regate.detectors.data_quality import flag_name
 from regate.detectors.fairness import figures
@@ -165,7 +166,7 @@ def test_repeated_events_are_left_out_and_counted_as_what_they_are() -> None:
     events, _ = served(6_400, seed=6)
     repeated = np.zeros(events.n, dtype=bool)
     repeated[3_200:] = np.arange(3_200) % 2 == 0
-    cell = np.arange(events.n) // 64
+    cell = np.arange(events.n) // BLOCK_EVENTS
     once = cell_fragments(events, profile, cell, layout="x")
     kept = cell_fragments(events.some(~repeated), profile, cell[~repeated], layout="x")
     marked = cell_fragments(events, profile, cell, layout="x", repeated=repeated)

@@ -9,7 +9,7 @@ import pytest
 
 from regate.config.model import Feature, ModelConfig
 from regate.detectors.build import build_profile
-from regate.detectors.cells import Block
+from regate.detectors.cells import BLOCK_EVENTS, Block
 from regate.detectors.clocks import RowClock, row_cells
 from regate.detectors.columns import Categorical, Column, ModelKey, Numeric, Slice
 from regate.detectors.finding import Finding
@@ -54,9 +54,9 @@ def profile_of(columns: Columns, n: int = REFERENCE) -> Profile:
 
 def found(profile: Profile, columns: Columns, n: int = ROWS) -> list[Finding]:
     rows = rows_of(columns, n)
-    group = np.arange(n) // 64
+    group = np.arange(n) // BLOCK_EVENTS
     stats = profile.accumulate(rows, group, int(group[-1]) + 1)
-    cells = row_cells(np.arange(len(stats)) * 64).tolist()
+    cells = row_cells(np.arange(len(stats)) * BLOCK_EVENTS).tolist()
     blocks = [Block(0, cell, cell, row, 0) for cell, row in zip(cells, stats, strict=True)]
     return [one for one in Watch(profile, RowClock(1e6, n)).take(blocks) if one.type == "finding"]
 

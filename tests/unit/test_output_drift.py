@@ -10,7 +10,7 @@ import pytest
 
 from regate.config.model import Detection, Feature, ModelConfig, Output
 from regate.detectors.build import build_profile
-from regate.detectors.cells import Block
+from regate.detectors.cells import BLOCK_EVENTS, Block
 from regate.detectors.clocks import RowClock, row_cells
 from regate.detectors.columns import Categorical, Column, ModelKey, Numeric, Slice
 from regate.detectors.decide import Shard
@@ -78,9 +78,9 @@ def names_of(profile: Profile) -> set[str]:
 
 
 def found(profile: Profile, rows: Slice) -> list[Finding]:
-    group = np.arange(rows.n) // 64
+    group = np.arange(rows.n) // BLOCK_EVENTS
     stats = profile.accumulate(rows, group, int(group[-1]) + 1)
-    cells = row_cells(np.arange(len(stats)) * 64).tolist()
+    cells = row_cells(np.arange(len(stats)) * BLOCK_EVENTS).tolist()
     blocks = [Block(0, cell, cell, row, 0) for cell, row in zip(cells, stats, strict=True)]
     return [one for one in Watch(profile, RowClock(1e6, rows.n)).take(blocks) if one.type == "finding"]
 

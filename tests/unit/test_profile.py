@@ -94,6 +94,7 @@ def test_a_changed_weight_or_column_changes_only_the_digests_of_its_own_charts(p
     assert {name for name in before if before[name].digest != heavier[name].digest} == {
         "income/mean",
         "income/scale",
+        "income/shape",
         "data_quality/income/missing",
     }
     fewer = by_name(build_profile(config(("gaps", "colour")), KEY, rows(), calibrate_seconds=0))
@@ -130,15 +131,16 @@ def test_categories_share_one_weight_and_rare_ones_one_chart(profile: Profile) -
 
 
 def test_charts_beyond_max_charts_are_dropped_by_weight_and_listed() -> None:
-    small = config(("income", "gaps"), Detection(max_charts=4, families={"multivariate_drift": 0}), gaps=0.1)
+    small = config(("income", "gaps"), Detection(max_charts=5, families={"multivariate_drift": 0}), gaps=0.1)
     profile = build_profile(small, KEY, rows(), calibrate_seconds=0)
     assert [chart.name for chart in profile.charts] == [
         "feature_drift/income/mean",
         "feature_drift/income/scale",
+        "feature_drift/income/shape",
         "feature_drift/gaps/mean",
         "data_quality/income/missing",
     ]
-    assert profile.dropped[:2] == ("feature_drift/gaps/scale", "data_quality/gaps/missing")
+    assert profile.dropped[:2] == ("feature_drift/gaps/scale", "feature_drift/gaps/shape")
 
 
 def test_a_reference_that_supports_nothing_is_refused() -> None:

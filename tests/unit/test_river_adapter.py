@@ -12,7 +12,7 @@ from regate.config.errors import ConfigError
 from regate.config.model import Detection, ModelConfig, RiverDetector
 from regate.detectors import decide_state
 from regate.detectors.build import build_profile
-from regate.detectors.cells import Block
+from regate.detectors.cells import BLOCK_EVENTS, Block
 from regate.detectors.clocks import EventClock
 from regate.detectors.columns import Labels, Slice
 from regate.detectors.decide import Shard
@@ -33,7 +33,7 @@ LISTENING = {
     "FHDDM": (ERROR, {}),
     "HDDMA": (ERROR, {}),
     "HDDMW": (ERROR, {}),
-    "HalfSpaceTrees": ("", {"window_size": 60}),
+    "HalfSpaceTrees": ("", {"window_size": 240}),
 }
 
 
@@ -47,7 +47,7 @@ def built(*asked: RiverDetector, rows: int = 8000) -> Profile:
 
 
 def blocks(profile: Profile, events: Slice, labels: Labels) -> list[Block]:
-    group = np.arange(events.n) // 64
+    group = np.arange(events.n) // BLOCK_EVENTS
     stats = profile.accumulate(events, group, int(group[-1]) + 1)
     outcomes, _ = reference_outcomes(events, labels.label, CONFIG.output)
     assert outcomes is not None
@@ -73,7 +73,7 @@ def test_every_detector_hears_a_plain_change(name: str) -> None:
     adviser = Adviser(spec)
     events, labels = changed(16_000, 8_000)
     heard = [number for number, block in enumerate(blocks(profile, events, labels)) if adviser.step(block.stats, 0)]
-    assert any(number >= 125 for number in heard), heard
+    assert any(number >= 8_000 // BLOCK_EVENTS for number in heard), heard
     assert adviser.alarms == len(heard)
 
 
@@ -139,7 +139,7 @@ def test_state_survives_a_snapshot_without_pickle() -> None:
     shard.configure(KEY, heavier, configured())
     kept = shard.models[KEY].watch
     assert kept is not None
-    assert len(kept.advisers[0].ring) == 50
+    assert len(kept.advisers[0].ring) == 3_200 // BLOCK_EVENTS
 
 
 def test_a_profile_brings_its_detectors_back() -> None:

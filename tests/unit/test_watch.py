@@ -170,10 +170,10 @@ def test_traffic_is_that_of_the_last_day() -> None:
 
 def test_marks_of_the_row_clock_are_rows() -> None:
     clock = RowClock(1e6, rows=1000, offset=500)
-    last = Block(0, 7 * 60, 7 * 60, np.array([52]), 0)
-    assert (clock.first(last), clock.last(last)) == (948, 999)
-    assert clock.share(last) == 52 / 1e6
-    assert clock.cell(948) == clock.cell(999) == last.first
+    last = Block(0, 31 * 60, 31 * 60, np.array([4]), 0)
+    assert (clock.first(last), clock.last(last)) == (996, 999)
+    assert clock.share(last) == 4 / 1e6
+    assert clock.cell(996) == clock.cell(999) == last.first
 
 
 def test_severity_follows_the_loss() -> None:
@@ -193,12 +193,12 @@ def test_the_ring_of_blocks_is_bounded_and_newest_last() -> None:
     watch = Watch(profile(), EventClock(profile().budget_period_us))
     stats = np.zeros(profile().layout.width, dtype=np.int64)
     stats[0] = 64
-    for cell in range(3000):
+    for cell in range(6000):
         watch.step(Block(0, cell, cell, stats.copy(), 0))
     kept = watch.history.since(0)
-    assert len(kept["marks"]) == watch.history.capacity == 1024
-    assert kept["marks"][-1].tolist() == [2999, 2999, 0, 3000]
-    assert len(watch.history.since(2990)["marks"]) == 11
+    assert len(kept["marks"]) == watch.history.capacity == 4096
+    assert kept["marks"][-1].tolist() == [5999, 5999, 0, 6000]
+    assert len(watch.history.since(5990)["marks"]) == 11
 
 
 def test_a_profile_taken_back_sends_the_model_to_learning() -> None:
