@@ -1,0 +1,94 @@
+"""Drift detectors beside each other, at equal realised run length: regate, its peers, and what frames them.
+
+    python -m benchmarks.detection                                   # all laws; about 25 minutes on two cores
+    python -m benchmarks.detection --quick                           # independent events only, a few minutes
+    python -m benchmarks.detection --streams ../shared/data/streams  # real streams too, from a folder of Parquet files
+
+Makes the peers' environments under .bench/ when they are not there, and says what could not be installed.
+Writes REPORT.md, report.json and plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.detection import environments
+from benchmarks.detection.link import WORKERS, Link, PeerError, interpreter
+from benchmarks.detection.peers import PEERS
+from benchmarks.detection.real import RealBench
+from benchmarks.detection.report import compared, markdown
+from benchmarks.detection.run import Bench, Results, full, quick
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--streams", type=Path, help="folder of real streams; without it those tables are missing")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "report")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--only", help="peers whose name holds this text")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parsed()
+    began = time.perf_counter()
+    missing = [f"environment {home}: {why}" for home in environments.HOMES if (why := environments.make(home))]
+    peers = tuple(peer for peer in PEERS if not options.only or options.only.lower() in peer.name.lower())
+    size = (quick if options.quick else full)(options.seed)
+    real: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        link = Link(Path(folder))
+        try:
+            found = Bench(size, link, peers).run()
+            if options.streams is None:
+                missing.append("real streams: no folder was given (--streams)")
+            else:
+                on_real = RealBench(options.streams, link, size.target, size.effort, options.seed, peers)
+                real = on_real.run()
+                missing += [f"real stream {name}: not in {options.streams.name}" for name in on_real.missing]
+        finally:
+            link.close()
+    about = {
+        "command": "python -m benchmarks.detection"
+        + (" --quick" if options.quick else "")
+        + (" --streams FOLDER" if options.streams else ""),
+        "seed": options.seed,
+        "target": size.target,
+        "machine": f"Python {platform.python_version()}, {time.perf_counter() - began:.0f} s",
+        "missing": missing,
+    }
+    write(options.out, found, real, about)
+
+
+def write(out: Path, found: Results, real: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result = {
+        "about": about,
+        "rows": found.rows,
+        "ratios": found.ratios,
+        "compared": compared(found),
+        "curves": found.curves,
+        "real": real,
+        "not_run": found.not_run,
+    }
+    path = out / "report.json"
+    path.write_text(json.dumps(result, indent=0) + "\n")
+    (out / "REPORT.md").write_text(markdown(found, real, about))
+    try:
+        draw = [str(interpreter("peers")), str(WORKERS / "plot_peers.py"), str(path), str(out)]
+        subprocess.run(draw, check=True)
+    except (PeerError, subprocess.CalledProcessError) as error:
+        print(f"no plots: {error}")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
