@@ -40,7 +40,7 @@ LONG_BLOCKS = 16
 LEAST_PIECE = 4
 # The squared error of a variance, times the number of independent sums: 2 for normal ones, more where what varies is
 # how much they vary.
-CLUSTERED = 8.0
+CLUSTERED = 16.0
 # What varies is known no better than from stretches of so many rows, however short a block is.
 STRETCH_ROWS = 64
 # Longest segments: so many a half; but at least a block of 1,024 where dependence is that long.

@@ -39,7 +39,7 @@ LOWEST = 1.0 / 3000.0
 LEAST_BLOCKS = 1.5
 # The rate of alarms goes with the error of the reference's own spread as period^error, whose mean over references is
 # above 1; the period is lengthened by that, at most so much.
-MOST_LENGTHENED = 2.0
+MOST_LENGTHENED = 4.0
 # By how much a slope may be flatter beyond what the reference supports. A reference of a calm stretch of clustered
 # volatility shows 1.2 to 1.5, where over many references it is below 1; wide margins and tau show 2 to 4.
 FLATTER = 0.5
@@ -57,7 +57,7 @@ FIT_LEVELS = 5
 LOWEST_CEILING = 50.0
 # At the ceiling theory allows one alarm a period. A reference holds fewer wild stretches than what follows it will:
 # where its own bootstrap comes near that, the bets do not hold. Independent rows give .004 to .2.
-CEILING_SHARE = 1.0
+CEILING_SHARE = 0.5
 # A chart whose bets do not hold on the reference itself is divided by twice its tau, at most so often.
 MAX_WIDENINGS = 8
 # A stream must be this many run lengths long for its alarms to tell the rate.
