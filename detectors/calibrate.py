@@ -57,7 +57,7 @@ FIT_LEVELS = 5
 LOWEST_CEILING = 50.0
 # At the ceiling theory allows one alarm a period. A reference holds fewer wild stretches than what follows it will:
 # where its own bootstrap comes near that, the bets do not hold. Independent rows give .004 to .2.
-CEILING_SHARE = 0.5
+CEILING_SHARE = 0.2
 # A chart whose bets do not hold on the reference itself is divided by twice its tau, at most so often.
 MAX_WIDENINGS = 8
 # A stream must be this many run lengths long for its alarms to tell the rate.

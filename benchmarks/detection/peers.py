@@ -51,7 +51,7 @@ def _frouros(
 ) -> Peer:
     return Peer(
         f"Frouros {call}", "peers-alibi", "frouros_peers", call, inputs, "alarms", parameter, loose, strict, default,
-        nulls=SOME, cost=cost,
+        nulls=("iid",), cost=cost,
     )  # fmt: skip
 
 

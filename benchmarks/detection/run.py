@@ -35,7 +35,7 @@ class Size:
 
 def full(seed: int) -> Size:
     plan = Plan(4, 20_000, 5, 32_000, 50, 2_048, 10_000, seed)
-    return Size(plan, 10_000.0, Effort(20.0, 30.0, 60.0), LAWS, curves=True)
+    return Size(plan, 10_000.0, Effort(4.0, 6.0, 12.0), LAWS, curves=True)
 
 
 def quick(seed: int) -> Size:

@@ -1,0 +1,319 @@
+"""Client memory: the last eight distinct queries of each client in fixed memory, and what a new one is to them.
+
+Nothing grows with traffic: a client takes 456 bytes, and when the table is full the client that was asked for least
+gives way (SpaceSaving: Metwally, Agrawal, El Abbadi 2005), those not seen for the time to live first. A query that
+equals one of the eight is a retry: it is no evidence and does not enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
+from regate.detectors.attack.sketch import distances
+from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
+
+RING = 8
+FRESH, EDIT, NEAR = 0, 1, 2
+# A query that differs from an earlier one in at most so many blocks of features is an edit of it.
+EDITED_BLOCKS = 2
+# A direction is told from steps that are longer than this, in steps of the sketch.
+LEAST_STEP = 6.0
+LINE_FLOOR = 3e-4
+CAPACITY = 100_000
+TTL_US = 24 * 3_600_000_000
+# What a slot holds.
+RINGS = ("sketch", "blocks", "off", "label", "root", "size")
+ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told")
+_SLOTS_AT_ONCE = 1024
+_ROOTS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What memory says of the queries of a slice that are no retries: one entry each, clients one after the other."""
+
+    row: IntArray  # in the slice
+    slot: IntArray
+    first: BoolArray  # whether it is the first entry of its client
+    kind: IntArray  # FRESH, EDIT, NEAR
+    distance: FloatArray  # to its parent, in steps of the sketch; infinite for FRESH
+    changed_off: FloatArray  # weight off the lattice within changed blocks
+    changed_new: FloatArray  # the same, less what its parent had there
+    tree: IntArray  # size of its tree with it
+    flip: BoolArray  # its answer is not its parent's
+    line: FloatArray  # how straight on it goes from the last step
+
+
+@dataclass(slots=True)
+class Clients:
+    """The table. Arrays have a row for each slot in use or free."""
+
+    capacity: int = CAPACITY
+    ttl_us: int = TTL_US
+    slots: dict[int, int] = field(default_factory=dict)
+    sketch: SketchArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.int8))
+    blocks: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
+    off: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
+    label: ByteArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
+    root: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
+    size: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
+    client: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    last_us: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    seen: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # queries, retries too
+    distinct: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    sum: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # evidence, in 2^-20 nats
+    told: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # until its evidence is back at 0
+    evicted: int = 0
+
+    def take(self, queries: Queries, tau: float) -> Steps:
+        """Take queries with ids, in order; return what memory says of them, and remember them."""
+        slot = self._admitted(queries.client, queries.time_us)
+        order = np.argsort(slot, kind="stable")
+        chain = _chain(self, slot[order], queries, order)
+        kept = _distinct(chain)
+        steps = _steps(chain, kept, tau)
+        self._remember(chain, kept)
+        return steps
+
+    def _admitted(self, client: HashArray, time_us: IntArray) -> IntArray:
+        """Return the slot of each row, making room for clients that are new."""
+        ids, first, inverse, count = np.unique(client, return_index=True, return_inverse=True, return_counts=True)
+        place = np.array([self.slots.get(int(one), -1) for one in ids], dtype=np.int64)
+        known = place >= 0
+        self.seen[place[known]] += count[known]
+        new = np.flatnonzero(~known)
+        new = new[np.argsort(first[new], kind="stable")]  # in the order in which they came
+        if new.size:
+            place[new] = self._room(new.size, place[known], int(time_us.max()))
+            for index in new.tolist():
+                at = int(place[index])
+                self.slots[int(ids[index])] = at
+                self.client[at] = ids[index]
+            own = place[new]
+            self.seen[own] += count[new]
+            self.distinct[own] = 0
+            self.sum[own] = 0
+            self.told[own] = False
+        self.last_us[place] = np.maximum(self.last_us[place], time_us[_last(inverse, len(ids))])
+        return place[inverse]
+
+    def _room(self, wanted: int, busy: IntArray, now_us: int) -> IntArray:
+        """Return so many free slots: unused ones, then those past their time, then the least used."""
+        used = len(self.slots)
+        free = min(wanted, self.capacity - used)
+        if used + free > len(self.seen):
+            self._grow(min(self.capacity, max(used + free, 2 * len(self.seen), _SLOTS_AT_ONCE)))
+        found = np.arange(used, used + free)
+        missing = wanted - free
+        if missing <= 0:
+            return found
+        score = self.seen[:used].astype(np.float64)
+        score[self.last_us[:used] < now_us - self.ttl_us] = -1.0
+        score[busy] = np.inf
+        victims = np.argpartition(score, min(missing, used - 1))[:missing]
+        victims = np.sort(victims[np.isfinite(score[victims])])
+        if len(victims) < missing:  # more new clients in one slice than the table holds: the last ones share a slot
+            victims = np.resize(victims if len(victims) else np.array([0]), missing)
+        for at in np.unique(victims).tolist():
+            self.slots.pop(int(self.client[at]), None)
+            self.evicted += 1
+        expired = score[victims] < 0
+        self.seen[victims[expired]] = 0  # who took the place of a busy client inherits its count, as an upper bound
+        return np.concatenate([found, victims])
+
+    def _grow(self, size: int) -> None:
+        more = size - len(self.seen)
+        for name in ARRAYS:
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), dtype=old.dtype)]))
+
+    def _remember(self, chain: _Chain, kept: IntArray) -> None:
+        """Write the last distinct queries of each client of a chain back into its ring."""
+        owner = chain.owner[kept]
+        count = np.bincount(owner, minlength=len(chain.slot))
+        ends = np.cumsum(count)
+        behind = ends[owner] - 1 - np.arange(len(kept))
+        keep = np.flatnonzero(behind < RING)
+        at, who = kept[keep], chain.slot[owner[keep]]
+        position = np.minimum(count, RING)[owner[keep]] - 1 - behind[keep]
+        for name in ("sketch", "blocks", "off", "label"):
+            getattr(self, name)[who, position] = getattr(chain, name)[at]
+        self.root[who, position] = chain.root[at]
+        self.size[who, position] = np.minimum(chain.size[at], _ROOTS - 1)
+        fresh = np.bincount(owner[~chain.carried[kept]], minlength=len(chain.slot))
+        self.distinct[chain.slot] += fresh
+
+
+def _last(inverse: IntArray, count: int) -> IntArray:
+    last = np.zeros(count, dtype=np.int64)
+    np.maximum.at(last, inverse, np.arange(len(inverse)))
+    return last
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Each client's remembered queries and then its new ones, clients one after the other."""
+
+    slot: IntArray  # [clients]
+    owner: IntArray  # [rows] which client
+    carried: BoolArray
+    row: IntArray  # in the slice, -1 of carried ones
+    start: IntArray  # [clients] first row
+    made: IntArray  # [clients] distinct queries before
+    sketch: SketchArray
+    blocks: ByteArray
+    off: ByteArray
+    label: ByteArray
+    root: IntArray
+    size: IntArray
+
+
+def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) -> _Chain:
+    own, first, count = np.unique(slot, return_index=True, return_counts=True)
+    filled = np.minimum(table.distinct[own], RING)
+    length = filled + count
+    start = np.cumsum(length) - length
+    owner = np.repeat(np.arange(len(own)), length)
+    within = np.arange(len(owner)) - start[owner]
+    carried = within < filled[owner]
+    row = np.full(len(owner), -1, dtype=np.int64)
+    new = np.flatnonzero(~carried)
+    row[new] = order[first[owner[new]] + within[new] - filled[owner[new]]]
+    old = np.flatnonzero(carried)
+    made: dict[str, np.ndarray] = {}
+    labels = (queries.label >> np.uint64(56)).astype(np.uint8)
+    labels[queries.label == 0] = 0
+    fresh = {"sketch": queries.sketch, "blocks": queries.blocks, "off": queries.off, "label": labels}
+    for name, given in fresh.items():
+        stored = getattr(table, name)
+        joined = np.empty((len(owner), *stored.shape[2:]), dtype=stored.dtype)
+        joined[new] = given[row[new]]
+        joined[old] = stored[own[owner[old]], within[old]]
+        made[name] = joined
+    root, size = np.zeros(len(owner), dtype=np.int64), np.zeros(len(owner), dtype=np.int64)
+    root[old] = table.root[own[owner[old]], within[old]]
+    size[old] = table.size[own[owner[old]], within[old]]
+    return _Chain(own, owner, carried, row, start, table.distinct[own], root=root, size=size, **made)
+
+
+def _distinct(chain: _Chain) -> IntArray:
+    """Return the rows that equal none of the eight distinct ones before them.
+
+    Whether a row is kept depends on earlier ones only, so the rule's fixed point is what one by one would give.
+    """
+    words = np.ascontiguousarray(chain.blocks).view(np.uint64)
+    new = np.flatnonzero(~chain.carried)
+    kept = np.ones(len(chain.owner), dtype=np.bool_)
+    while True:
+        index = np.flatnonzero(kept)
+        before: IntArray = np.cumsum(kept) - kept
+        first: IntArray = before[chain.start][chain.owner[new]]
+        same = np.zeros(len(new), dtype=np.bool_)
+        for back in range(1, RING + 1):
+            at = before[new] - back
+            there = at >= first
+            other = index[np.where(there, at, 0)]
+            same |= there & (words[new] == words[other]).all(axis=1)
+        again = kept.copy()
+        again[new] = ~same
+        if np.array_equal(again, kept):
+            return index
+        kept = again
+
+
+def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
+    owner = chain.owner[kept]
+    place = np.arange(len(kept))
+    first = np.searchsorted(owner, np.arange(len(chain.slot)))[owner]
+    new = np.flatnonzero(~chain.carried[kept])
+    rows = kept[new]
+    changed = np.full((RING, len(new)), WIDTH + 1, dtype=np.int64)
+    apart = np.full((RING, len(new)), np.inf)
+    for back in range(1, RING + 1):
+        at = place[new] - back
+        there = np.flatnonzero(at >= first[new])
+        other = kept[at[there]]
+        changed[back - 1, there] = (chain.blocks[rows[there]] != chain.blocks[other]).sum(axis=1)
+        apart[back - 1, there] = distances(chain.sketch[rows[there]], chain.sketch[other])
+    column = np.arange(len(new))
+    fewest, nearest = changed.argmin(axis=0), apart.argmin(axis=0)
+    edit = changed[fewest, column] <= EDITED_BLOCKS
+    back = np.where(edit, fewest, nearest)
+    distance = apart[back, column]
+    near = ~edit & (distance < tau)
+    kind = np.where(edit, EDIT, np.where(near, NEAR, FRESH))
+    parent = np.where(kind == FRESH, new, new - 1 - back)  # a place in ``kept``
+    tree = _trees(chain, kept, new, parent)
+    other = kept[parent]
+    different = chain.blocks[rows] != chain.blocks[other]
+    child = kind != FRESH
+    off, before = chain.off[rows].astype(np.float64), chain.off[other].astype(np.float64)
+    changed_off = np.where(child, (off * different).sum(axis=1) / 2.0, 0.0)
+    changed_new = np.where(child, (np.maximum(off - before, 0.0) * different).sum(axis=1) / 2.0, 0.0)
+    return Steps(
+        row=chain.row[rows],
+        slot=chain.slot[owner[new]],
+        first=np.r_[True, owner[new][1:] != owner[new][:-1]] if len(new) else np.zeros(0, dtype=np.bool_),
+        kind=kind,
+        distance=np.where(child, distance, np.inf),
+        changed_off=changed_off,
+        changed_new=changed_new,
+        tree=tree,
+        flip=child & (chain.label[rows] != chain.label[other]),
+        line=_lines(chain, kept, new, first, changed[0]),
+    )
+
+
+def _trees(chain: _Chain, kept: IntArray, new: IntArray, parent: IntArray) -> IntArray:
+    """Return the size of each new row's tree with it, by pointer jumping; carried trees go on counting."""
+    pointer = np.arange(len(kept))
+    old = np.flatnonzero(chain.carried[kept])
+    if old.size:  # remembered members of one tree stand for it together
+        named = chain.owner[kept[old]] * _ROOTS + chain.root[kept[old]]
+        _, first, inverse = np.unique(named, return_index=True, return_inverse=True)
+        pointer[old] = old[first[inverse]]
+    pointer[new] = parent
+    while True:
+        again = pointer[pointer]
+        if np.array_equal(again, pointer):
+            break
+        pointer = again
+    base = np.zeros(len(kept), dtype=np.int64)
+    np.maximum.at(base, pointer[old], chain.size[kept[old]])
+    order = np.argsort(pointer[new], kind="stable")
+    group = pointer[new][order]
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(new) else np.zeros(0, dtype=np.int64)
+    rank = np.arange(len(new)) - np.repeat(starts, np.diff(np.r_[starts, len(new)]))
+    size = np.empty(len(new), dtype=np.int64)
+    size[order] = base[group] + rank + 1
+    # A tree is named by how many distinct queries its client had made when it began.
+    number = np.empty(len(kept), dtype=np.int64)
+    number[old] = chain.root[kept[old]]
+    number[new] = _numbers(chain, kept, new)
+    chain.root[kept[new]] = number[pointer[new]]
+    chain.size[kept[new]] = size
+    return size
+
+
+def _numbers(chain: _Chain, kept: IntArray, new: IntArray) -> IntArray:
+    """Return numbers that no remembered tree of the same client has."""
+    owner = chain.owner[kept[new]]
+    rank = np.arange(len(new)) - np.searchsorted(owner, owner)
+    return np.asarray((chain.made[owner] + rank) % _ROOTS)  # they go round, and only eight are remembered
+
+
+def _lines(chain: _Chain, kept: IntArray, new: IntArray, first: IntArray, changed: IntArray) -> FloatArray:
+    """Return -ln(1 - cos^2) of the last two steps; 0 unless both are long and the last one changes many blocks."""
+    told = np.flatnonzero((new - 2 >= first[new]) & (changed > EDITED_BLOCKS))
+    found = np.zeros(len(new))
+    at = new[told]
+    here, one, two = (chain.sketch[kept[at - back]].astype(np.float64) for back in range(3))
+    last, before = here - one, one - two
+    long, longer = (last * last).sum(axis=1), (before * before).sum(axis=1)
+    far = (long > LEAST_STEP**2) & (longer > LEAST_STEP**2)
+    cosine = np.square((last * before).sum(axis=1)) / np.maximum(long * longer, 1e-9)
+    found[told] = np.where(far, -np.log(np.maximum(1.0 - cosine, 0.0) + LINE_FLOOR), 0.0)
+    return found

@@ -1,0 +1,67 @@
+"""The attack lanes of one model at work: ordered queries in, findings about clients out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from regate.detectors.attack.clients import Clients
+from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
+from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.reference import AttackReference
+
+_TOLD_LANES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One finding about a client: which query crossed the bar, and what spoke most there."""
+
+    row: int  # in the queries given
+    client: int
+    level: float  # nats
+    bar: float
+    lanes: tuple[tuple[str, float], ...]  # -ln p of the lanes that said most at the query that crossed
+
+
+@dataclass(slots=True)
+class Memory:
+    """Client memory under one reference."""
+
+    reference: AttackReference
+    table: Clients = field(default_factory=Clients)
+    queries: int = 0
+    nameless: int = 0  # queries without a client: seen, but by no client's memory
+
+    def take(self, queries: Queries) -> list[Alarm]:
+        """Take queries in order of (event time, event id)."""
+        self.queries += queries.n
+        named = np.flatnonzero(queries.client != 0)
+        self.nameless += queries.n - len(named)
+        if not len(named):
+            return []
+        own = queries.some(named)
+        known = self.reference
+        steps = self.table.take(own, known.tau)
+        values = lane_values(steps, own.lanes, known.sketch.step)
+        logs = evidence(known.tails, steps, sums(known.tails, steps, values))
+        told = accumulate(self.table, steps, logs, known.bar)
+        found = []
+        for at in np.flatnonzero(told.alarm).tolist():
+            row = int(steps.row[at])
+            kind = int(steps.kind[at])
+            said = [
+                (name, float(known.tails.lanes[kind, name].of(values[name][at : at + 1])[0])) for name in LANES[kind]
+            ]
+            said.sort(key=lambda one: -one[1])
+            found.append(
+                Alarm(
+                    int(named[row]),
+                    int(own.client[row]),
+                    float(told.level[at]) / UNIT,
+                    known.bar / UNIT,
+                    tuple(said[:_TOLD_LANES]),
+                )
+            )
+        return sorted(found, key=lambda one: one.row)

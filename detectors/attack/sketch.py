@@ -1,0 +1,89 @@
+"""A query in 32 bytes: sixteen coordinates that keep distances, and sixteen bytes of hash that tell blocks apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regate.detectors.attack.inputs import scrambled
+from regate.detectors.attack.queries import WIDTH, ByteArray, SketchArray
+from regate.detectors.columns import FloatArray, IntArray
+
+LARGEST = 127
+# One step of a coordinate is this much more than what the reference needs: an odd query must not be cut at once.
+ROOM = 1.25
+FAR = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """Each feature goes, with a sign, into one coordinate (a count sketch: Charikar, Chen, Farach-Colton 2002)."""
+
+    centre: FloatArray  # [features]
+    scale: FloatArray  # [features]
+    order: IntArray  # features, by coordinate
+    starts: IntArray  # of each coordinate in ``order``
+    sign: FloatArray  # of each feature in ``order``
+    step: float
+
+    def coordinates(self, x: FloatArray) -> FloatArray:
+        """Return ``float64[n, coordinates]`` of inputs; missing values lie at the centre."""
+        z = np.nan_to_num((x - self.centre) / self.scale, nan=0.0, posinf=1e3, neginf=-1e3)
+        # Whole multiples of 2^-16 add up exactly in any order, so every machine has the same sketch.
+        z = np.rint(np.clip(z, -1e3, 1e3) * 65536.0)[:, self.order] * self.sign
+        return np.asarray(np.add.reduceat(z, self.starts, axis=1) / 65536.0)
+
+    def of(self, x: FloatArray) -> SketchArray:
+        """Return ``int8[n, 16]``."""
+        found = np.zeros((len(x), WIDTH), dtype=np.int8)
+        steps = np.clip(np.rint(self.coordinates(x) / self.step), -LARGEST, LARGEST)
+        found[:, : steps.shape[1]] = steps.astype(np.int8)
+        return found
+
+
+def fitted(x: FloatArray) -> Sketch:
+    """Return the sketch of reference inputs."""
+    d = x.shape[1]
+    centre = np.nan_to_num(np.nanmedian(x, axis=0))
+    spread = np.nan_to_num(np.nanstd(x, axis=0))
+    scale = spread + 0.1 * float(np.median(spread[spread > 0])) if bool((spread > 0).any()) else np.ones(d)
+    width = min(d, WIDTH)
+    if d <= WIDTH:
+        place, sign = np.arange(d), np.ones(d)
+    else:
+        mixed = scrambled(np.arange(1, d + 1, dtype=np.uint64))
+        # Dealt round in a scrambled order: as many features in each coordinate.
+        place = np.empty(d, dtype=np.int64)
+        place[np.argsort(mixed, kind="stable")] = np.arange(d) % width
+        sign = np.where(mixed & np.uint64(1), 1.0, -1.0)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(width))
+    made = Sketch(centre, scale, order, starts, sign[order], 1.0)
+    far = float(np.quantile(np.abs(made.coordinates(x)), FAR))
+    return Sketch(centre, scale, order, starts, sign[order], ROOM * max(far, 1e-9) / LARGEST)
+
+
+def block_hashes(mixed: np.ndarray) -> ByteArray:
+    """Return ``uint8[n, 16]``: a byte of hash for each of 16 blocks of features (feature j in block j mod 16)."""
+    n, d = mixed.shape
+    found = np.zeros((n, WIDTH), dtype=np.uint8)
+    for block in range(min(d, WIDTH)):
+        total = mixed[:, block::WIDTH].sum(axis=1, dtype=np.uint64)  # each carries its feature's number
+        found[:, block] = (scrambled(total) >> np.uint64(56)).astype(np.uint8)
+    return found
+
+
+def tau_of(sketch: SketchArray, seed: int) -> float:
+    """Return the distance below which two queries are near: the .5 % quantile between random reference rows."""
+    rng = np.random.default_rng((seed, 21))
+    left, right = rng.integers(len(sketch), size=(2, 40_000))
+    distance = distances(sketch[left], sketch[right])
+    apart = distance[(left != right) & (distance > 0)]
+    return float(np.quantile(apart, 0.005)) if apart.size else 1.0
+
+
+def distances(left: SketchArray, right: SketchArray) -> FloatArray:
+    """Return Euclidean distances of rows, in steps."""
+    difference = left.astype(np.int32) - right.astype(np.int32)
+    return np.asarray(np.sqrt((difference * difference).sum(axis=-1).astype(np.float64)))

@@ -1,0 +1,52 @@
+"""Tails: how seldom a lane is so large, as -ln p on the reference, with an exponential end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regate.detectors.columns import FloatArray
+
+CAP = 10.0
+LEAST_VALUES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Sorted reference values, and an exponential tail beyond ``start``; empty: too few values to know."""
+
+    values: FloatArray
+    start: float
+    scale: float
+    above: float  # ln of (n + 1) / (k + 1), what -ln p is at ``start``
+    cap: float
+    unit: float
+
+    def of(self, x: FloatArray) -> FloatArray:
+        """Return -ln p of each value, capped."""
+        if not self.values.size:
+            return np.zeros(len(x))
+        n = len(self.values)
+        count = n - np.searchsorted(self.values, x, side="left")
+        found = np.log((n + 1.0) / (count + 1.0))
+        far = x > self.start
+        found = np.where(far, np.maximum(self.above + (x - self.start) / self.scale, 0.0), found)
+        return np.minimum(found, self.cap)
+
+
+def fitted(values: FloatArray, unit: float, cap: float = CAP, least: int = LEAST_VALUES) -> Tail:
+    """Return the tail of reference values; empty when there are fewer than ``least``."""
+    n = len(values)
+    if n < least:
+        return Tail(np.zeros(0), 0.0, 1.0, 0.0, cap, unit)
+    ordered = np.sort(values)
+    k = int(np.clip(n // 100, 5, 50))
+    start = float(ordered[-k - 1]) if n > k else float(ordered[0])
+    scale = max(float((ordered[-k:] - start).mean()), unit)
+    return Tail(ordered, start, scale, float(np.log((n + 1.0) / (k + 1.0))), cap, unit)
+
+
+def none(unit: float, cap: float = CAP) -> Tail:
+    """Return the tail that says nothing."""
+    return Tail(np.zeros(0), 0.0, 1.0, 0.0, cap, unit)
