@@ -156,10 +156,19 @@ class Backtest:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
             model.take(part, 0)
             limit = FOREVER if stop == rows else int(cell[-1]) + 1
-            for finding in model.close(limit):
+            found = [*model.close(limit), *self._attacks(model, piece, start)]
+            for finding in sorted(found, key=lambda one: one.detected_us):
                 yield finding, finding.detected_us, finding.onset_us
             progress("watch", (stop - first) / (rows - first))
         self._count(model)
+
+    def _attacks(self, model: Model, piece: Slice, start: int) -> list[Finding]:
+        """Return what client memory says of some rows; their numbers stand for their times."""
+        if model.attack is None:
+            return []
+        rows = replace(piece, event_time_us=np.arange(start, start + piece.n, dtype=np.int64))
+        queries = model.attack.memory.reference.queries(rows)
+        return model.attack.decide(queries, self.table.client_name)
 
     def _predictions(self, piece: Slice, cell: IntArray) -> Predictions | None:
         value = predicted(piece, self.table.config.output)

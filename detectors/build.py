@@ -10,6 +10,7 @@ import numpy as np
 from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
+from regate.detectors.attack.reference import AttackReference, fitted
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
@@ -35,6 +36,7 @@ DAY_US = 86_400_000_000
 MIN_ROWS = 200
 # Of one attribute: groups beyond the largest are too small to say anything about.
 MAX_COHORTS = 16
+_TOLD_CLIENTS = 20
 
 
 def build_profile(
@@ -85,6 +87,7 @@ def build_profile(
     chosen, calibration = calibrate(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
+    attack, said = _attack(config, reference, seed)
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -100,9 +103,22 @@ def build_profile(
         error_cutoff=error_cutoff,
         dropped=dropped,
         objectives=objectives(config.detection.service, sample.layout),
-        notes=(*_unwatched_features(config), *unheard(config.detection.service, sample.layout)),
+        notes=(*_unwatched_features(config), *unheard(config.detection.service, sample.layout), *said),
+        attack=attack,
     )
     return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
+
+
+def _attack(config: ModelConfig, reference: Slice, seed: int) -> tuple[AttackReference | None, tuple[str, ...]]:
+    """Return what attack lanes compare with, or why there are none; what a person should look at is told too."""
+    if config.detection.families.get("attack", 1.0) <= 0:
+        return None, ()
+    watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
+    found = fitted(reference, watched, seed)
+    if isinstance(found, str):
+        return None, (found,)
+    odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])
+    return found, (f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}",)
 
 
 def _river(

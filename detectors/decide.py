@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from regate.config.model import Detection, ModelConfig
+from regate.detectors.attack.memory import Memory
+from regate.detectors.attack.watch import AttackWatch
 from regate.detectors.cells import CELL_US, Joiner, layout_digest
 from regate.detectors.clocks import Clock, EventClock
 from regate.detectors.columns import ModelKey
@@ -130,10 +132,22 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         model.maturing = Maturing(watch.profile.layout)
     model.joiner.cells, model.joiner.events = watch.clock.block_cells(), watch.profile.block_rows
     model.layout, model.watch = layout, watch
+    _place_attack(model, watch.profile)
     capacity = _capacity(config)
     if model.join is None:
         model.join = Join(capacity, sample_shift(capacity, watch.profile.events_per_second))
     model.join.capacity = capacity
+
+
+def _place_attack(model: Model, profile: Profile) -> None:
+    """Put attack lanes in force. Client memory is made of a reference's own sketches: another one starts anew."""
+    if profile.attack is None:
+        model.attack = None
+    elif model.attack is None or model.attack.memory.reference.digest != profile.attack.digest:
+        before = model.attack
+        model.attack = AttackWatch(profile.key, profile.digest, Memory(profile.attack))
+        if before is not None:
+            model.attack.open, model.attack.opened = before.open, before.opened
 
 
 def _capacity(config: ModelConfig | None) -> int:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from regate.detectors.cells import Closed, Fragments, Joiner, OpenCells, group_rows
+from regate.detectors.attack.watch import AttackWatch
+from regate.detectors.cells import CELL_US, Closed, Fragments, Joiner, OpenCells, group_rows
 from regate.detectors.columns import IntArray
 from regate.detectors.delivery import contradiction_section
 from regate.detectors.finding import Finding
@@ -42,6 +43,7 @@ class Model:
     labels: list[LabelRows] = field(default_factory=list)
     learned: int = 0  # events of closed cells that no profile counted
     pace: Pace = field(default_factory=Pace)
+    attack: AttackWatch | None = None
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -56,6 +58,8 @@ class Model:
         if part.predictions is not None and len(part.predictions.cell):
             rows = part.predictions
             self.predictions.append(replace(rows, cell=np.maximum(rows.cell, oldest_open)))
+        if part.queries is not None and self.attack is not None:
+            self.attack.take(part.queries)
         if part.labels is not None and len(part.labels.cell):
             self.labels.append(replace(part.labels, cell=np.maximum(part.labels.cell, oldest_open)))
 
@@ -98,6 +102,8 @@ class Model:
                 self.learned += events
                 if layout:  # made with a profile that is not in force here any more, or not yet
                     self.count("other_profile", events)
+        if self.attack is not None:
+            findings = [*findings, *self.attack.close(limit * CELL_US)]
         return findings
 
     def _close_outcomes(self, limit: int) -> None:

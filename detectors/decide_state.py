@@ -14,6 +14,7 @@ import numpy as np
 from regate.config.errors import PoisonError
 from regate.config.model import ModelConfig
 from regate.detectors.arrays import Arrays, pack, unpack
+from regate.detectors.attack import state as attack_state
 from regate.detectors.burn import Burn, Objective
 from regate.detectors.cells import Block, Closed, Joiner, OpenCells
 from regate.detectors.charts import CHART_FIELDS, POINT_FIELDS
@@ -163,6 +164,8 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
             yield f"maturing/{part:06}", {}, piece
     if model.watch is not None:
         yield from _watch_chunks(model.watch)
+    if model.attack is not None:
+        yield from attack_state.chunks(model.attack)
 
 
 def _pieces(table: Arrays) -> Iterator[tuple[int, Arrays]]:
@@ -286,6 +289,8 @@ def _model(
         if model.layout == meta["layout"]:
             model.joiner = forming
             _mature(model, meta.get("matures_since", 0), own)
+        if model.attack is not None:
+            attack_state.restore(model.attack, own)
     return model
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
+from regate.detectors.attack.evidence import OWN_LANES
+from regate.detectors.attack.queries import WIDTH, Queries
 from regate.detectors.cells import Fragments
 from regate.detectors.columns import ModelKey
 from regate.detectors.notices import Notice
@@ -55,7 +57,7 @@ def encode_frames(frame: Frame) -> list[bytes]:
 
 
 def _bytes(part: Observed) -> int:
-    fields = (part.fragments, part.predictions, part.labels)
+    fields = (part.fragments, part.predictions, part.labels, part.queries)
     total = 500
     for one in fields:
         for name in getattr(one, "__slots__", ()):
@@ -72,6 +74,7 @@ def _pieces(part: Observed) -> list[Observed]:
         rows.append(len(part.fragments.cell))
     for one in (part.predictions, part.labels):
         rows.append(0 if one is None else len(one.cell))
+    rows.append(0 if part.queries is None else part.queries.n)
     count = -(-size // (FRAME_BYTES // 2))
     # Each piece takes the same share of rows of every table; one row alone may be larger, and goes alone.
     count = min(max(count, 1), max(rows))
@@ -101,13 +104,15 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
     if labels is not None:
         rows = cut(len(labels.cell))
         labels = LabelRows(*(getattr(labels, name)[rows] for name in LabelRows.__slots__))
-    return Observed(part.key, fragments, predictions, labels)
+    queries = None if part.queries is None else part.queries.some(cut(part.queries.n))
+    return Observed(part.key, fragments, predictions, labels, queries)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "f": ("cell", "stratum", "stats", "historical"),
     "p": ("event_id", "cell", "value", "mark"),
     "l": ("event_id", "cell", "value", "own", "stratum", "mark"),
+    "q": Queries.__slots__,
 }
 
 
@@ -116,7 +121,7 @@ def _encode(frame: Frame, parts: Sequence[Observed], *, whole: bool) -> bytes:
     listed: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         entry: dict[str, Any] = {"key": asdict(part.key)}
-        for letter, one in (("f", part.fragments), ("p", part.predictions), ("l", part.labels)):
+        for letter, one in (("f", part.fragments), ("p", part.predictions), ("l", part.labels), ("q", part.queries)):
             if one is None:
                 continue
             for name in _TABLES[letter]:
@@ -191,4 +196,15 @@ def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
         )
     predictions = Predictions(**tables["p"]) if "p" in tables else None
     labels = LabelRows(**tables["l"]) if "l" in tables else None
-    return Observed(key, fragments, predictions, labels)
+    queries = _queries(tables["q"]) if "q" in tables else None
+    return Observed(key, fragments, predictions, labels, queries)
+
+
+def _queries(columns: Arrays) -> Queries:
+    found = Queries(**columns)
+    for column in (found.sketch, found.blocks, found.off):
+        if column.ndim != 2 or column.shape[1] != WIDTH:
+            raise ValueError("a query has the wrong width")
+    if found.lanes.ndim != 2 or found.lanes.shape[1] != len(OWN_LANES):
+        raise ValueError("a query has the wrong lanes")
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import accumulate
+from regate.detectors.attack.queries import Queries
 from regate.detectors.cells import CELL_US, Fragments, group_rows, layout_digest
 from regate.detectors.columns import BoolArray, HashArray, IntArray, Labels, ModelKey, Slice
 from regate.detectors.data_quality import DUPLICATE, flag_name
@@ -87,6 +88,7 @@ class Observed:
     fragments: Fragments | None = None
     predictions: Predictions | None = None
     labels: LabelRows | None = None
+    queries: Queries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,12 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
         flags={"late": times.late, "future": times.ahead},
         counters={name: number for name, number in counters.items() if number},
     )
-    found = Observed(rows.key, fragments, _predictions(counted, model, times.cell, repeated))
+    found = Observed(
+        rows.key,
+        fragments,
+        _predictions(counted, model, times.cell, repeated),
+        queries=_queries(counted, model, repeated, old),
+    )
     placement = rows.key.placement
     newest_ms = int(rows.arrival_us.max()) // 1000
     state.last_seen_ms[placement] = max(newest_ms, state.last_seen_ms.get(placement, newest_ms))
@@ -234,6 +241,16 @@ def _predictions(rows: Slice, model: Watched, cell: IntArray, repeated: BoolArra
     keep = (value != NO_VALUE) & ~repeated & sampled(rows.event_id, _shift(model))
     mark = marks_of(rows, model.profile.layout.shape, cell)
     return Predictions(rows.event_id[keep], cell[keep], value[keep], mark[keep])
+
+
+def _queries(rows: Slice, model: Watched, repeated: BoolArray, old: BoolArray) -> Queries | None:
+    """Return what client memory takes; imported history is nobody's query of now."""
+    if model.profile is None or model.profile.attack is None or rows.client is None:
+        return None
+    keep = ~repeated & ~old
+    if not bool(keep.any()):
+        return None
+    return model.profile.attack.queries(rows if bool(keep.all()) else rows.some(keep))
 
 
 def observe_labels(state: Partition, rows: Labels, model: Watched, watermark_us: int) -> tuple[Observed, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from regate.config.canonical import digest_bytes
 from regate.detectors.accumulate import accumulate, accumulate_outcomes, stratum_of
+from regate.detectors.attack.reference import AttackReference
 from regate.detectors.burn import Objective
 from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
@@ -64,6 +65,7 @@ class Profile:
     dropped: tuple[str, ...] = ()  # charts beyond max_charts
     river: tuple[RiverSpec, ...] = ()
     objectives: tuple[Objective, ...] = ()
+    attack: AttackReference | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from regate.config.errors import ConfigError, PoisonError
 from regate.detectors.arrays import pack, unpack
+from regate.detectors.attack.codec import packed, unpacked
 from regate.detectors.burn import Objective
 from regate.detectors.columns import ModelKey
 from regate.detectors.layout import ChartSpec, Layout
@@ -54,6 +55,9 @@ def encode(profile: Profile) -> bytes:
         "calibration": asdict(profile.calibration),
         **{name: getattr(profile, name) for name in _PLAIN},
     }
+    if profile.attack is not None:
+        meta["attack"], more = packed(profile.attack)
+        arrays |= more
     return pack(meta, arrays | {f"points.{name}": getattr(profile.points, name) for name in _POINTS})
 
 
@@ -84,6 +88,7 @@ def decode(data: bytes) -> Profile:
         river=tuple(RiverSpec(**{name: _frozen(v) for name, v in spec.items()}) for spec in meta["river"]),
         points=Points(**{name: arrays[f"points.{name}"] for name in _POINTS}),
         calibration=Calibration(**{name: _frozen(value) for name, value in meta["calibration"].items()}),
+        attack=unpacked(meta["attack"], arrays) if "attack" in meta else None,
         **plain,
     )
 

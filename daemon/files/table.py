@@ -157,6 +157,19 @@ class Table:
         """Return rows ``start`` to ``stop`` (exclusive) as views of the whole."""
         return self.whole.cut(slice(max(start, 0), max(start, 0, min(stop, self.rows))))
 
+    @cached_property
+    def _client_names(self) -> dict[int, str]:
+        column, hashes = self.columns.get(self.binding.fields.get("client", "")), self._parts.client
+        if column is None or hashes is None:
+            return {}
+        distinct, first = np.unique(hashes, return_index=True)
+        names = column.take(pa.array(first)).to_pylist()
+        return {int(one): str(name) for one, name in zip(distinct, names, strict=True)}
+
+    def client_name(self, client: int) -> str:
+        """Return the client as the file calls it, by the hash of its id."""
+        return self._client_names.get(client, f"{client:016x}")
+
     @property
     def has_label(self) -> bool:
         """Return whether the file carries outcomes."""

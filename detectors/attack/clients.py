@@ -26,7 +26,7 @@ CAPACITY = 100_000
 TTL_US = 24 * 3_600_000_000
 # What a slot holds.
 RINGS = ("sketch", "blocks", "off", "label", "root", "size")
-ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told")
+ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told", "since_us", "since_count")
 _SLOTS_AT_ONCE = 1024
 _ROOTS = 1 << 16
 
@@ -45,6 +45,7 @@ class Steps:
     tree: IntArray  # size of its tree with it
     flip: BoolArray  # its answer is not its parent's
     line: FloatArray  # how straight on it goes from the last step
+    changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Clients:
     distinct: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     sum: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # evidence, in 2^-20 nats
     told: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # until its evidence is back at 0
+    since_us: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # when evidence left 0
+    since_count: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # distinct queries since then
     evicted: int = 0
 
     def take(self, queries: Queries, tau: float) -> Steps:
@@ -97,6 +100,7 @@ class Clients:
             self.distinct[own] = 0
             self.sum[own] = 0
             self.told[own] = False
+            self.since_count[own] = 0
         self.last_us[place] = np.maximum(self.last_us[place], time_us[_last(inverse, len(ids))])
         return place[inverse]
 
@@ -264,6 +268,7 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
         tree=tree,
         flip=child & (chain.label[rows] != chain.label[other]),
         line=_lines(chain, kept, new, first, changed[0]),
+        changed=np.minimum(changed[fewest, column], WIDTH),
     )
 
 

@@ -63,6 +63,7 @@ class Tails:
     sums: dict[int, Tail]
     seldom: FloatArray  # [3]
     largest_tree: IntArray  # [3] of each kind in the reference
+    changes: float  # blocks in which half of the reference's fresh queries differ from what they share most with
 
 
 def lane_values(steps: Steps, own: LaneArray, step: float) -> dict[str, FloatArray]:
@@ -118,6 +119,9 @@ def evidence(tails: Tails, steps: Steps, total: FloatArray) -> IntArray:
     # Beyond the largest tree of the reference a tree is no burst any more: its evidence counts in full again.
     size = np.where(steps.tree > tails.largest_tree[steps.kind], 1, steps.tree)
     logs = np.where(child, logs / (1.0 + (size - 1) / BURST), logs)
+    # What a query has in common with one before it was evidence then, and is not again.
+    again = (steps.kind == FRESH) & (logs > 0)
+    logs = np.where(again, logs * np.minimum(steps.changed / tails.changes, 1.0) ** 2, logs)
     return np.asarray(np.rint(logs * UNIT).astype(np.int64))
 
 
@@ -127,13 +131,16 @@ class Sums:
 
     level: IntArray
     alarm: BoolArray
+    since_us: IntArray  # time of the first entry since the last 0
+    count: IntArray  # entries since then
 
 
-def accumulate(table: Clients, steps: Steps, logs: IntArray, bar: int) -> Sums:
+def accumulate(table: Clients, steps: Steps, logs: IntArray, bar: int, time_us: IntArray) -> Sums:
     """Add evidence to each client's CUSUM; a client is told once, and again when its evidence was back at 0."""
     n = len(logs)
     if not n:
-        return Sums(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
+        none: IntArray = np.zeros(0, dtype=np.int64)
+        return Sums(none, np.zeros(0, dtype=np.bool_), none, none)
     start = np.flatnonzero(steps.first)
     length = np.diff(np.r_[start, n])
     who = np.repeat(np.arange(len(start)), length)
@@ -156,4 +163,10 @@ def accumulate(table: Clients, steps: Steps, logs: IntArray, bar: int) -> Sums:
     table.sum[slot] = level[ends]
     again = earlier[ends] + over[ends] > 0
     table.told[slot] = again | ((since[ends] < start) & table.told[slot])
-    return Sums(level, alarm)
+    # An excursion that was under way before the slice goes on from what the table knows of it.
+    under_way = (since < start[who]) & (table.since_count[slot][who] > 0)
+    began = np.where(under_way, table.since_us[slot][who], time_us[np.minimum(since + 1, n - 1)])
+    count = index - since + np.where(under_way, table.since_count[slot][who], 0)
+    count = np.where(level > 0, count, 0)
+    table.since_us[slot], table.since_count[slot] = began[ends], count[ends]
+    return Sums(level, alarm, began, count)

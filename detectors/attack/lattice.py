@@ -14,6 +14,8 @@ OWN_BITS, POOL_BITS = 22, 18
 # A value is off where its feature had it less than this often, off the grid where all features together had.
 OWN_LEAST, POOL_LEAST = 2, 3
 LARGEST_WEIGHT = 8.0
+# Share of a feature's reference values that come twice.
+REPEATING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,22 @@ def pool_place(bits: IntArray) -> np.ndarray:
 
 def fitted(mixed: np.ndarray, bits: IntArray) -> Lattice:
     """Return the lattice of distinct reference rows."""
-    own = np.bincount(own_place(mixed).astype(np.int64).ravel(), minlength=1 << OWN_BITS)
-    pool = np.bincount(pool_place(bits).astype(np.int64).ravel(), minlength=1 << POOL_BITS)
-    made = Lattice(
-        np.minimum(own, 255).astype(np.uint8), np.minimum(pool, 255).astype(np.uint8), np.ones((2, mixed.shape[1]))
-    )
-    off = own[own_place(mixed).astype(np.int64)] - 1 < OWN_LEAST
-    both = off & (pool[pool_place(bits).astype(np.int64)] - 1 < POOL_LEAST)
+    own = _counted(own_place(mixed), OWN_BITS)
+    # A feature of ever new values has no lattice: its values would only fill the table.
+    repeats = (own[own_place(mixed).astype(np.int64)] > 1).mean(axis=0) >= REPEATING
+    own = _counted(own_place(mixed[:, repeats]), OWN_BITS)
+    pool = _counted(pool_place(bits[:, repeats]), POOL_BITS)
+    off = own[own_place(mixed).astype(np.int64)].astype(np.int64) - 1 < OWN_LEAST
+    both = off & (pool[pool_place(bits).astype(np.int64)].astype(np.int64) - 1 < POOL_LEAST)
     rate = np.stack([off.mean(axis=0), both.mean(axis=0)])
     floor = 1.0 / (2.0 * max(len(mixed), 1))
     weight = np.clip(-np.log(np.maximum(rate, floor)), 0.0, LARGEST_WEIGHT)
-    return Lattice(made.own, made.pool, np.round(weight * 64.0) / 64.0)
+    return Lattice(own, pool, np.round(weight * 64.0) / 64.0)
+
+
+def _counted(place: np.ndarray, bits: int) -> ByteArray:
+    count = np.bincount(place.astype(np.int64).ravel(), minlength=1 << bits)
+    return np.asarray(np.minimum(count, 255).astype(np.uint8))
 
 
 def by_block(weights: FloatArray) -> ByteArray:

@@ -20,6 +20,8 @@ class Alarm:
 
     row: int  # in the queries given
     client: int
+    since_us: int  # when its evidence began to grow
+    queries: int  # distinct ones since then
     level: float  # nats
     bar: float
     lanes: tuple[tuple[str, float], ...]  # -ln p of the lanes that said most at the query that crossed
@@ -46,7 +48,7 @@ class Memory:
         steps = self.table.take(own, known.tau)
         values = lane_values(steps, own.lanes, known.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
-        told = accumulate(self.table, steps, logs, known.bar)
+        told = accumulate(self.table, steps, logs, known.bar, own.time_us[steps.row])
         found = []
         for at in np.flatnonzero(told.alarm).tolist():
             row = int(steps.row[at])
@@ -59,6 +61,8 @@ class Memory:
                 Alarm(
                     int(named[row]),
                     int(own.client[row]),
+                    int(told.since_us[at]),
+                    int(told.count[at]),
                     float(told.level[at]) / UNIT,
                     known.bar / UNIT,
                     tuple(said[:_TOLD_LANES]),

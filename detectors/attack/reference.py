@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from regate.config.canonical import digest_bytes
+from regate.detectors.arrays import pack
 from regate.detectors.attack import dependence, geometry, lattice, sketch, tails
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
 from regate.detectors.attack.evidence import (
@@ -51,6 +54,13 @@ class AttackReference:
     trimmed: tuple[int, ...] = ()  # client hashes for review
     clients: int = 0
     rows: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the address of everything that client memory depends on."""
+        from regate.detectors.attack.codec import packed  # noqa: PLC0415  (the codec knows this class)
+
+        return digest_bytes(pack(*packed(self)))
 
     def queries(self, rows: Slice, counted: BoolArray | None = None) -> Queries:
         """Return the slim rows of a slice; rows without a client have client 0.
@@ -152,7 +162,7 @@ def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0) -> AttackRefere
         lattice=lattice.fitted(hashed[model], bits[model]),
         geometry=geometry.fitted(x[model], made.centre, made.scale),
         tree=dependence.fitted(x[model]),
-        tails=Tails({}, {}, np.zeros(3), np.ones(3, dtype=np.int64)),
+        tails=Tails({}, {}, np.zeros(3), np.ones(3, dtype=np.int64), 1.0),
         tau=tau,
         bar=0,
         clients=clients,
@@ -206,7 +216,10 @@ def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tail
     share = np.array([float(((steps.kind == kind) & keep).sum() + 1) for kind in (FRESH, EDIT, NEAR)])
     seldom = -np.log(share / (float(keep.sum()) + 3.0))
     largest = [int(steps.tree[keep & (steps.kind == kind)].max(initial=1)) for kind in (FRESH, EDIT, NEAR)]
-    partial = Tails(made, {}, seldom, np.array(largest, dtype=np.int64))
+    # The first query of a client shares with none.
+    shared = steps.changed[keep & (steps.kind == FRESH) & ~steps.first]
+    changes = max(float(np.median(shared)), 1.0) if shared.size else 16.0
+    partial = Tails(made, {}, seldom, np.array(largest, dtype=np.int64), changes)
     total = sums(partial, steps, values)
     own_sums = {
         kind: tails.fitted(total[(steps.kind == kind) & keep], SUM_UNIT, SUM_CAP) for kind in (FRESH, EDIT, NEAR)
@@ -219,7 +232,7 @@ def _levels(start: AttackReference, queries: Queries, known: Tails) -> tuple[Ste
     table = Clients(capacity=max(len(np.unique(queries.client)), 1))
     steps = table.take(queries, start.tau)
     logs = evidence(known, steps, sums(known, steps, lane_values(steps, queries.lanes, start.sketch.step)))
-    return steps, accumulate(table, steps, logs, 1 << 60).level
+    return steps, accumulate(table, steps, logs, 1 << 60, queries.time_us[steps.row]).level
 
 
 def _highest(start: AttackReference, queries: Queries, known: Tails) -> dict[int, int]:

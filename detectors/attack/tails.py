@@ -35,14 +35,14 @@ class Tail:
         return np.minimum(found, self.cap)
 
 
-def fitted(values: FloatArray, unit: float, cap: float = CAP, least: int = LEAST_VALUES) -> Tail:
-    """Return the tail of reference values; empty when there are fewer than ``least``."""
+def fitted(values: FloatArray, unit: float, cap: float = CAP) -> Tail:
+    """Return the tail of reference values; empty when there are fewer than 20."""
     n = len(values)
-    if n < least:
-        return Tail(np.zeros(0), 0.0, 1.0, 0.0, cap, unit)
+    if n < LEAST_VALUES:
+        return none(unit, cap)
     ordered = np.sort(values)
     k = int(np.clip(n // 100, 5, 50))
-    start = float(ordered[-k - 1]) if n > k else float(ordered[0])
+    start = float(ordered[-k - 1])
     scale = max(float((ordered[-k:] - start).mean()), unit)
     return Tail(ordered, start, scale, float(np.log((n + 1.0) / (k + 1.0))), cap, unit)
 

@@ -1,0 +1,130 @@
+"""An attack reference as plain values and arrays, and back: what a profile holds of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from regate.detectors.arrays import Arrays
+from regate.detectors.attack.clients import EDIT, FRESH, NEAR
+from regate.detectors.attack.dependence import BINS, Tree
+from regate.detectors.attack.evidence import LANES, SUM_CAP, SUM_UNIT, UNITS, Tails
+from regate.detectors.attack.geometry import Geometry
+from regate.detectors.attack.inputs import Inputs
+from regate.detectors.attack.lattice import OWN_BITS, POOL_BITS, Lattice
+from regate.detectors.attack.reference import AttackReference
+from regate.detectors.attack.sketch import Sketch
+from regate.detectors.attack.tails import CAP, Tail
+from regate.detectors.columns import IntArray
+
+_KINDS = (FRESH, EDIT, NEAR)
+
+
+def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
+    """Return the reference as JSON and arrays."""
+    tables = [(kind, name) for kind in _KINDS for name in LANES[kind]]
+    every = [reference.tails.lanes[place] for place in tables] + [reference.tails.sums[kind] for kind in _KINDS]
+    own_at = np.flatnonzero(reference.lattice.own)
+    pool_at = np.flatnonzero(reference.lattice.pool)
+    one, two, three = reference.sketch, reference.geometry, reference.tree
+    meta: dict[str, Any] = {
+        "names": list(reference.inputs.names),
+        "categories": [list(known) for known in reference.inputs.categories],
+        "step": one.step,
+        "tau": reference.tau,
+        "bar": reference.bar,
+        "trimmed": list(reference.trimmed),
+        "clients": reference.clients,
+        "rows": reference.rows,
+        "tree_rows": three.rows,
+        "changes": reference.tails.changes,
+        "tails": [[tail.start, tail.scale, tail.above, len(tail.values)] for tail in every],
+    }
+    arrays: Arrays = {
+        "own_at": own_at,
+        "own": reference.lattice.own[own_at],
+        "pool_at": pool_at,
+        "pool": reference.lattice.pool[pool_at],
+        "weight": reference.lattice.weight,
+        "sketch.centre": one.centre,
+        "sketch.scale": one.scale,
+        "sketch.order": one.order,
+        "sketch.starts": one.starts,
+        "sketch.sign": one.sign,
+        "geometry.centre": two.centre,
+        "geometry.scale": two.scale,
+        "geometry.low": two.low,
+        "geometry.high": two.high,
+        "geometry.axes": two.axes,
+        "geometry.deviation": two.deviation,
+        "tree.features": three.features,
+        "tree.bounds": three.bounds,
+        "tree.left": three.left,
+        "tree.right": three.right,
+        "tree.ratio": three.ratio,
+        "tails": np.concatenate([tail.values for tail in every]),
+        "seldom": reference.tails.seldom,
+        "largest": reference.tails.largest_tree,
+    }
+    return meta, {f"attack.{name}": array for name, array in arrays.items()}
+
+
+def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
+    """Return the reference that `packed` gave; counts, which only fitting needs, are gone."""
+    arrays = {name.removeprefix("attack."): array for name, array in stored.items() if name.startswith("attack.")}
+    own, pool = np.zeros(1 << OWN_BITS, dtype=np.uint8), np.zeros(1 << POOL_BITS, dtype=np.uint8)
+    own[arrays["own_at"]], pool[arrays["pool_at"]] = arrays["own"], arrays["pool"]
+    pairs: IntArray = np.zeros((len(arrays["tree.left"]), BINS + 1, BINS + 1), dtype=np.int64)
+    marginal: IntArray = np.zeros((len(arrays["tree.features"]), BINS + 1), dtype=np.int64)
+    tables = [(kind, name) for kind in _KINDS for name in LANES[kind]]
+    cuts = np.cumsum([size for *_, size in meta["tails"]])[:-1]
+    made = []
+    for number, (values, (start, scale, above, _)) in enumerate(
+        zip(np.split(arrays["tails"], cuts), meta["tails"], strict=True)
+    ):
+        lane = number < len(tables)
+        unit, cap = (UNITS[tables[number][1]], CAP) if lane else (SUM_UNIT, SUM_CAP)
+        made.append(Tail(values, start, scale, above, cap, unit))
+    return AttackReference(
+        inputs=Inputs(tuple(meta["names"]), tuple(tuple(known) for known in meta["categories"])),
+        sketch=Sketch(
+            arrays["sketch.centre"],
+            arrays["sketch.scale"],
+            arrays["sketch.order"],
+            arrays["sketch.starts"],
+            arrays["sketch.sign"],
+            meta["step"],
+        ),
+        lattice=Lattice(own, pool, arrays["weight"]),
+        geometry=Geometry(
+            arrays["geometry.centre"],
+            arrays["geometry.scale"],
+            arrays["geometry.low"],
+            arrays["geometry.high"],
+            arrays["geometry.axes"],
+            arrays["geometry.deviation"],
+        ),
+        tree=Tree(
+            arrays["tree.features"],
+            arrays["tree.bounds"],
+            arrays["tree.left"],
+            arrays["tree.right"],
+            arrays["tree.ratio"],
+            pairs,
+            marginal,
+            meta["tree_rows"],
+        ),
+        tails=Tails(
+            dict(zip(tables, made[: len(tables)], strict=True)),
+            dict(zip(_KINDS, made[len(tables) :], strict=True)),
+            arrays["seldom"],
+            arrays["largest"],
+            meta["changes"],
+        ),
+        tau=meta["tau"],
+        bar=meta["bar"],
+        trimmed=tuple(meta["trimmed"]),
+        clients=meta["clients"],
+        rows=meta["rows"],
+    )

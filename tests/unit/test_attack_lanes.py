@@ -1,0 +1,248 @@
+"""Attack lanes: who asks odd things is found, who does what clients do is not, however queries are cut."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.attacks.traffic import Traffic, attack, benign, benign_client, table, woven
+from tests.attack_traffic import KEY, client_hash, config_of, rows_of
+
+from regate.daemon.backtest import Backtest, Options
+from regate.daemon.files.table import read_table
+from regate.detectors import decide_state
+from regate.detectors.arrays import pack, unpack
+from regate.detectors.attack.clients import Clients
+from regate.detectors.attack.codec import packed, unpacked
+from regate.detectors.attack.memory import Memory
+from regate.detectors.attack.queries import ordered
+from regate.detectors.attack.reference import AttackReference, fitted
+from regate.detectors.build import build_profile
+from regate.detectors.columns import Slice
+from regate.detectors.decide import FOREVER, Shard
+from regate.detectors.finding import Finding
+from regate.detectors.frames import Frame, decode_frame, encode_frames
+from regate.detectors.observe import NO_TIME, Partition, Watched, observe, watched
+from regate.detectors.profile import Profile
+
+POPULATION = table(3)
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "attacks"
+
+
+@pytest.fixture(scope="module")
+def normal() -> Slice:
+    return rows_of(benign(POPULATION, 120, 30, 1))
+
+
+@pytest.fixture(scope="module")
+def reference(normal: Slice) -> AttackReference:
+    made = fitted(normal, tuple(normal.features))
+    assert isinstance(made, AttackReference)
+    return made
+
+
+def with_attacker(kind: str, seed: int, queries: int = 120) -> Traffic:
+    rng = np.random.default_rng((9, seed))
+    parts = [("evil", kind, attack(POPULATION, kind, rng, queries))]
+    for number, what in enumerate(("fresh", "jitter", "what-if", "ab")):
+        parts.append((f"good{number}", what, benign_client(POPULATION, what, rng, 60)))
+    return woven(POPULATION, parts, rng)
+
+
+def told(reference: AttackReference, rows: Slice, size: int) -> list[tuple[int, int]]:
+    memory, found = Memory(reference), []
+    for start in range(0, rows.n, size):
+        part = reference.queries(rows.cut(slice(start, start + size)))
+        found += [(start + alarm.row, alarm.client) for alarm in memory.take(part)]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "most"), [("noise", 6), ("finite differences", 25), ("boundary walk", 60)])
+def test_an_attacker_is_found_and_only_he(reference: AttackReference, kind: str, most: int) -> None:
+    needed, others = [], 0
+    for seed in range(5):
+        traffic = with_attacker(kind, seed)
+        found = told(reference, rows_of(traffic), 1_000)
+        row = next(row for row, client in found if client == client_hash("evil"))
+        needed.append(int((traffic.client[: row + 1] == "evil").sum()))
+        others += len({client for _, client in found} - {client_hash("evil")})
+    assert np.median(needed) <= most, needed
+    assert others <= 1  # of 20 clients and 1,200 queries, with a reference of 120 clients
+
+
+def test_normal_clients_are_not_found(reference: AttackReference) -> None:
+    rows = rows_of(benign(POPULATION, 160, 30, 2))
+    assert len(told(reference, rows, 1_000)) <= 1
+
+
+def test_findings_do_not_depend_on_how_queries_are_cut(reference: AttackReference) -> None:
+    rows = rows_of(with_attacker("boundary walk", 7))
+    whole = told(reference, rows, rows.n)
+    assert whole
+    for size in (1, 7, 50, 200):
+        assert told(reference, rows, size) == whole
+
+
+def test_a_retry_is_no_evidence(reference: AttackReference) -> None:
+    traffic = with_attacker("noise", 3, 60)
+    rows = rows_of(traffic)
+    once = [client for _, client in told(reference, rows, 500)]
+    again = rows.some(np.ones(rows.n, dtype=np.bool_))
+    twice = np.repeat(np.arange(rows.n), 3)
+    repeated = replace(
+        again,
+        n=len(twice),
+        event_id=np.arange(1, len(twice) + 1, dtype=np.uint64),
+        event_time_us=rows.event_time_us[twice],
+        arrival_us=rows.arrival_us[twice],
+        features={name: replace(one, values=one.values[twice]) for name, one in rows.features.items()},  # type: ignore[union-attr]
+        prediction=replace(rows.prediction, values=rows.prediction.values[twice]),  # type: ignore[union-attr,type-var]
+        scores={"": rows.scores[""][twice]},
+        client=rows.client[twice],  # type: ignore[index]
+    )
+    found = told(reference, repeated, 500)
+    assert [client for _, client in found] == once
+    assert found[0][0] // 3 == told(reference, rows, 500)[0][0]
+
+
+def test_memory_is_bounded_and_the_least_used_give_way(reference: AttackReference) -> None:
+    crowd = [(f"c{number}", "fresh", POPULATION.draw(np.random.default_rng(number), 2)) for number in range(400)]
+    rng = np.random.default_rng(4)
+    busy = [("busy", "fresh", POPULATION.draw(rng, 60))]
+    memory = Memory(reference, Clients(capacity=100))
+    rows = rows_of(woven(POPULATION, [*crowd, *busy], rng))
+    for start in range(0, rows.n, 100):
+        memory.take(reference.queries(rows.cut(slice(start, start + 100))))
+    assert len(memory.table.slots) == len(memory.table.seen) == 100
+    assert memory.table.evicted > 0
+    assert client_hash("busy") in memory.table.slots
+    size = sum(getattr(memory.table, name).nbytes for name in ("sketch", "blocks", "off", "label", "root", "size"))
+    assert size / 100 <= 512 - 64  # the other columns take 64 bytes
+
+
+def test_one_attacker_in_the_reference_does_not_blind_the_lanes(normal: Slice) -> None:
+    rng = np.random.default_rng(5)
+    traffic = benign(POPULATION, 120, 30, 1)
+    evil = attack(POPULATION, "noise", rng, 120)
+    parts = [(str(name), "x", traffic.x[traffic.client == name]) for name in np.unique(traffic.client)]
+    poisoned = rows_of(woven(POPULATION, [*parts, ("inside", "noise", evil)], rng))
+    made = fitted(poisoned, tuple(poisoned.features))
+    assert isinstance(made, AttackReference)
+    assert client_hash("inside") in made.trimmed
+    assert told(made, rows_of(with_attacker("noise", 1)), 500)
+
+
+def test_without_clients_there_are_no_lanes_and_it_is_said(normal: Slice) -> None:
+    said = fitted(replace(normal, client=None), tuple(normal.features))
+    assert said == "no attack lanes: reference events carry no client"
+
+
+def test_a_reference_comes_back_from_its_bytes(reference: AttackReference, normal: Slice) -> None:
+    again = unpacked(*unpack(pack(*packed(reference))))
+    assert again.digest == reference.digest
+    part = normal.cut(slice(0, 300))
+    for name in ("sketch", "blocks", "off", "lanes", "label"):
+        assert np.array_equal(getattr(again.queries(part), name), getattr(reference.queries(part), name)), name
+
+
+@pytest.fixture(scope="module")
+def profile(normal: Slice) -> Profile:
+    return build_profile(config_of(normal), KEY, normal, calibrate_seconds=0, events_per_second=10.0)
+
+
+def run(profile: Profile, rows: Slice, partitions: int, cuts: int, restart_at: int | None = None) -> list[Finding]:
+    """Return the attack findings of the daemon's cores; rows go to partitions in turn."""
+    config = config_of(rows)
+    models = {KEY: watched(config, profile)}
+    lanes = [Partition() for _ in range(partitions)]
+    names = tuple(f"telemetry-{number}" for number in range(partitions))
+    shard = Shard()
+    shard.configure(KEY, profile, config)
+    found: list[Finding] = []
+    for number, part in enumerate(np.array_split(np.arange(rows.n), cuts)):
+        piece = rows.cut(slice(part[0], part[-1] + 1))
+        for lane, state in enumerate(lanes):
+            own = piece.some((np.arange(piece.n) % partitions) == lane)
+            parts = tuple(observe(state, [own], models, Watched())) if own.n else ()
+            for record in encode_frames(Frame(names[lane], state.watermark_us, parts=parts, sources=names)):
+                shard.take(decode_frame(record, NO_TIME))
+        found += shard.close()
+        if number == restart_at:
+            shard, refused = decide_state.load(decide_state.dump(shard), {str(KEY): profile}, {KEY: config})
+            assert refused == []
+    return [one for one in found + shard.close(FOREVER - 1) if one.family == "attack"]
+
+
+def test_the_daemon_finds_the_same_over_partitions_slices_and_restarts(profile: Profile) -> None:
+    rows = rows_of(with_attacker("noise", 2))
+    plain = run(profile, rows, 1, 30)
+    assert [one.subject for one in plain if one.type == "finding"] == [f"{client_hash('evil'):016x}"]
+    first = plain[0]
+    assert (first.kind, first.unit) == ("attack", "queries")
+    assert first.onset_us <= first.detected_us
+    expected = [(one.id, one.type) for one in plain]
+    assert [(one.id, one.type) for one in run(profile, rows, 3, 30)] == expected
+    assert [(one.id, one.type) for one in run(profile, rows, 2, 11)] == expected
+    assert [(one.id, one.type) for one in run(profile, rows, 1, 30, restart_at=4)] == expected
+
+
+def test_the_family_can_be_turned_off(normal: Slice) -> None:
+    config = config_of(normal)
+    off = config.detection.model_copy(update={"families": {"attack": 0.0}})
+    made = build_profile(config.model_copy(update={"detection": off}), KEY, normal, calibrate_seconds=0)
+    assert made.attack is None
+
+
+def test_an_incident_ends_when_the_client_is_quiet_or_gone(profile: Profile) -> None:
+    rng = np.random.default_rng(6)
+    rows = rows_of(with_attacker("noise", 4, 30))
+    much_later = int(rows.event_time_us[-1]) + 7_200_000_000
+    good = [("good", "fresh", POPULATION.draw(rng, 50))]
+    later = rows_of(woven(POPULATION, good, rng, much_later), 10_000)
+    config, shard, state = config_of(rows), Shard(), Partition()
+    shard.configure(KEY, profile, config)
+    found = []
+    for part in (rows, later):
+        parts = tuple(observe(state, [part], {KEY: watched(config, profile)}, Watched()))
+        shard.take(Frame("telemetry-0", state.watermark_us, parts=parts))
+        found += shard.close()
+    found += shard.close(FOREVER - 1)
+    told_of = [(one.type, one.revision) for one in found if one.family == "attack"]
+    assert told_of == [("finding", ""), ("revision", "recovered")]
+
+
+def test_ordered_queries_are_by_time_then_id(reference: AttackReference, normal: Slice) -> None:
+    part = reference.queries(normal.cut(slice(0, 50)))
+    shuffled = part.some(np.random.default_rng(7).permutation(50))
+    assert np.array_equal(ordered(shuffled).event_id, ordered(part).event_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("digits_dev", {"hopskipjump": 4, "boundary": 4, "square": 10, "knockoff_random": 10}),
+        ("adult_dev", {"hopskipjump": 4, "zoo": 10, "copycat_noise": 10, "knockoff_random": 10}),
+    ],
+)
+def test_logged_attacks_are_found_within_the_bounds(name: str, bounds: dict[str, int]) -> None:
+    path = SHARED / f"{name}.parquet"
+    assert path.exists(), f"the developers' data folder is needed: {path}"
+    truth = json.loads((SHARED / f"{name}.truth.json").read_text())
+    options = Options(reference_rows=truth["reference_rows"], calibrate_seconds=0.0)
+    run_of = Backtest(read_table(path, None), options)
+    run_of.build()
+    found = [one for one in run_of.findings() if one["family"] == "attack" and one["type"] == "finding"]
+    attackers = {one["client"]: one for one in truth["attacks"]}
+    assert [one["subject"] for one in found if one["subject"] not in attackers] == []
+    client = np.array(run_of.table.columns["client"].to_pylist())
+    needed: dict[str, list[float]] = {}
+    for who, episode in attackers.items():
+        row = next((one["row"] for one in found if one["subject"] == who), None)
+        own = np.flatnonzero(client == who)
+        count = np.inf if row is None else int((own <= row).sum())
+        needed.setdefault(episode["attack"], []).append(count)
+    for kind, most in bounds.items():
+        assert np.median(needed[kind]) <= most, (kind, needed[kind])
