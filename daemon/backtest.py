@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from regate.config.errors import ConfigError
-from regate.daemon.files.table import Table
+from regate.daemon.files.table import Table, training_rows
 from regate.detectors.build import build_profile
 from regate.detectors.cells import BLOCK_EVENTS, CELL_US
 from regate.detectors.clocks import EventClock, RowClock, row_cells
@@ -58,6 +59,7 @@ class Options:
     events_per_second: float | None = None
     calibrate_seconds: float | None = None
     seed: int = 0
+    trained: Path | None = None  # rows that the model was trained on
 
 
 @dataclass
@@ -96,6 +98,7 @@ class Backtest:
             events_per_second=options.events_per_second,
             calibrate_seconds=options.calibrate_seconds,
             seed=options.seed,
+            trained=None if options.trained is None else training_rows(options.trained, table.config),
             progress=progress,
         )
         if not table.has_label:

@@ -14,7 +14,7 @@ from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.config.settings import Limits
 from regate.daemon.bus.port import Bus, Reader, Record, TopicPartition
-from regate.daemon.files.table import read_table
+from regate.daemon.files.table import read_table, training_rows
 from regate.daemon.incidents import Story
 from regate.daemon.wire.decode import Decoder
 from regate.detectors.build import build_profile
@@ -49,6 +49,7 @@ class Request:
     budget_events: float | None
     calibrate_seconds: float | None
     seed: int
+    trained: Path | None = None
 
 
 def from_file(path: Path, config: ModelConfig | None, rows: int | None, request: Request, tell: Progress) -> Profile:
@@ -136,6 +137,7 @@ def _build(
         events_per_second=request.events_per_second,
         calibrate_seconds=request.calibrate_seconds,
         seed=request.seed,
+        trained=None if request.trained is None else training_rows(request.trained, config),
         progress=tell,
     )
 

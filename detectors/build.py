@@ -51,6 +51,7 @@ def build_profile(
     events_per_second: float | None = None,
     calibrate_seconds: float | None = None,
     seed: int = 0,
+    trained: Slice | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Build the profile of one model version from its reference rows, oldest first.
@@ -59,6 +60,7 @@ def build_profile(
     :param delivery: how those labels came, where that is known.
     :param budget_events: events in which one false alarm is nominal; overrides the traffic that
         ``events_per_second`` (or else the configuration) and the budget period give.
+    :param trained: rows that the model was trained on, for the training-record probe; they are not stored.
     :param calibrate_seconds: bounds the simulation, as an amount of work, so that the result does not
         depend on the machine; 0 leaves the ceiling.
     :raises ConfigError: when there are too few rows, or nothing can be watched.
@@ -87,7 +89,7 @@ def build_profile(
     chosen, calibration = calibrate(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
-    attack, said = _attack(config, reference, seed)
+    attack, said = _attack(config, reference, seed, trained)
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -109,12 +111,14 @@ def build_profile(
     return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
 
 
-def _attack(config: ModelConfig, reference: Slice, seed: int) -> tuple[AttackReference | None, tuple[str, ...]]:
+def _attack(
+    config: ModelConfig, reference: Slice, seed: int, trained: Slice | None
+) -> tuple[AttackReference | None, tuple[str, ...]]:
     """Return what attack lanes compare with, or why there are none; what a person should look at is told too."""
     if config.detection.families.get("attack", 1.0) <= 0:
         return None, ()
     watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
-    found = fitted(reference, watched, seed)
+    found = fitted(reference, watched, seed, trained)
     if isinstance(found, str):
         return None, (found,)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])

@@ -56,6 +56,9 @@ def backtest(
         float | None, typer.Option(help="Work limit of the calibration; 0 keeps the ceiling.", min=0.0)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration.")] = 0,
+    training_data: Annotated[
+        Path | None, typer.Option(help="Rows that the model was trained on: who asks about them is found.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding, last a summary.")] = False,
 ) -> None:
     """Build a profile from the first rows of a file, watch the rest, print what was found."""
@@ -73,6 +76,7 @@ def backtest(
         events_per_second=events_per_second,
         calibrate_seconds=calibrate_seconds,
         seed=seed,
+        trained=training_data,
     )
     run = Backtest(table, options)
     found: list[dict[str, Any]] = []

@@ -40,6 +40,9 @@ def build(
         float | None, typer.Option(help="Work limit of the calibration; 0 keeps the ceiling.", min=0.0)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the calibration.")] = 0,
+    training_data: Annotated[
+        Path | None, typer.Option(help="Rows that the model was trained on; only a salted filter of them is kept.")
+    ] = None,
     accepts: Annotated[
         list[str] | None, typer.Option(help="Topic: incident whose rows are the new normal; others are left out.")
     ] = None,
@@ -50,7 +53,7 @@ def build(
     """Build the profile of one model from a file of normal telemetry, or from a topic."""
     from regate.daemon.profiles import Request, from_file, from_topic
 
-    request = Request(events_per_second, budget_events, calibrate_seconds, seed)
+    request = Request(events_per_second, budget_events, calibrate_seconds, seed, training_data)
     model = None if config is None else load(ModelConfig, config)
     with progress_bars() as report:
         if Path(source).is_file():

@@ -208,3 +208,17 @@ class Table:
         """Return the numbers of a field, those that the daemon would refuse as missing."""
         bad = [bad.rows for bad in self._parts.bad if bad.field == name]
         return np.where(np.logical_or.reduce(bad), np.nan, values) if bad else values
+
+
+def training_rows(path: Path, config: ModelConfig) -> Slice:
+    """Return the rows that a model was trained on, with the features of its configuration.
+
+    :raises ConfigError: when the file has none of them.
+    """
+    rows = read_table(path, config).whole
+    if not any(name in rows.features for name in config.features):
+        raise ConfigError(
+            f"{path} has no feature of {config.model}",
+            hint="--training-data takes a file with the model's input columns",
+        )
+    return rows

@@ -16,6 +16,7 @@ from regate.detectors.attack.lattice import OWN_BITS, POOL_BITS, Lattice
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.sketch import Sketch
 from regate.detectors.attack.tails import CAP, Tail
+from regate.detectors.attack.training import Training
 from regate.detectors.columns import IntArray
 
 _KINDS = (FRESH, EDIT, NEAR)
@@ -67,6 +68,9 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "seldom": reference.tails.seldom,
         "largest": reference.tails.largest_tree,
     }
+    if reference.training is not None:
+        meta["training"] = [reference.training.salt, reference.training.rows, reference.training.usual]
+        arrays["training"] = reference.training.bits
     return meta, {f"attack.{name}": array for name, array in arrays.items()}
 
 
@@ -127,4 +131,5 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
         trimmed=tuple(meta["trimmed"]),
         clients=meta["clients"],
         rows=meta["rows"],
+        training=Training(arrays["training"], *meta["training"]) if "training" in meta else None,
     )

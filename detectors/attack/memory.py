@@ -10,6 +10,7 @@ from regate.detectors.attack.clients import Clients
 from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
+from regate.detectors.attack.tails import CAP
 
 _TOLD_LANES = 3
 
@@ -48,6 +49,8 @@ class Memory:
         steps = self.table.take(own, known.tau)
         values = lane_values(steps, own.lanes, known.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
+        if known.training is not None:
+            logs = logs + np.rint(known.training.evidence(own.member[steps.row]) * UNIT).astype(np.int64)
         told = accumulate(self.table, steps, logs, known.bar, own.time_us[steps.row])
         found = []
         for at in np.flatnonzero(told.alarm).tolist():
@@ -56,6 +59,8 @@ class Memory:
             said = [
                 (name, float(known.tails.lanes[kind, name].of(values[name][at : at + 1])[0])) for name in LANES[kind]
             ]
+            if own.member[row]:
+                said.append(("training record", CAP))
             said.sort(key=lambda one: -one[1])
             found.append(
                 Alarm(

@@ -30,6 +30,7 @@ class Queries:
     blocks: ByteArray  # [n, 16]
     off: ByteArray  # [n, 16] weight of values off the lattice, in halves
     lanes: LaneArray  # [n, lanes]
+    member: npt.NDArray[np.bool_]  # rows that the model was trained on; False where no filter was given
 
     @property
     def n(self) -> int:

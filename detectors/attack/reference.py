@@ -9,7 +9,7 @@ import numpy as np
 
 from regate.config.canonical import digest_bytes
 from regate.detectors.arrays import pack
-from regate.detectors.attack import dependence, geometry, lattice, sketch, tails
+from regate.detectors.attack import dependence, geometry, lattice, sketch, tails, training
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
 from regate.detectors.attack.evidence import (
     LANES,
@@ -24,8 +24,9 @@ from regate.detectors.attack.evidence import (
     lane_values,
     sums,
 )
-from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed
+from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed, scrambled
 from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.training import Training
 from regate.detectors.classes import class_hash
 from regate.detectors.columns import BoolArray, Categorical, FloatArray, HashArray, IntArray, Numeric, Slice
 from regate.detectors.probabilities import chosen, class_matrix
@@ -54,6 +55,7 @@ class AttackReference:
     trimmed: tuple[int, ...] = ()  # client hashes for review
     clients: int = 0
     rows: int = 0
+    training: Training | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -87,6 +89,7 @@ class AttackReference:
             blocks=sketch.block_hashes(hashed),
             off=lattice.by_block(weights),
             lanes=lanes,
+            member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.holds(hashed),
         )
 
 
@@ -119,10 +122,11 @@ def labels(rows: Slice) -> HashArray:
     return np.zeros(rows.n, dtype=np.uint64)
 
 
-def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0) -> AttackReference | str:
+def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0, trained: Slice | None = None) -> AttackReference | str:
     """Return the reference, or in a sentence why there is none.
 
     :param watched: features in the order of the configuration.
+    :param trained: rows that the model was trained on; of them only a salted filter is kept.
     """
     if rows.client is None or not bool((rows.client != 0).any()):
         return "no attack lanes: reference events carry no client"
@@ -148,6 +152,7 @@ def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0) -> AttackRefere
         blocks,
         np.zeros_like(blocks),
         np.zeros((rows.n, len(OWN_LANES)), dtype=np.float32),
+        np.zeros(rows.n, dtype=np.bool_),
     )
     order = np.lexsort((rows.event_id, rows.event_time_us))
     fresh = _fresh(bare, order, tau)
@@ -167,10 +172,18 @@ def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0) -> AttackRefere
         bar=0,
         clients=clients,
         rows=rows.n,
+        training=None if trained is None else _training(inputs, trained, hashed, rows.client, seed),
     )
     queries = start.queries(rows, counted).some(order)
     known = queries.some(queries.client != 0)
     return _with_tails(start, known)
+
+
+def _training(inputs: Inputs, trained: Slice, hashed: np.ndarray, client: HashArray, seed: int) -> Training:
+    """Return the filter of training rows, with how often the reference's clients ask about them."""
+    salt = int(scrambled(np.array([seed + 1], dtype=np.uint64) ^ hashed[:1].sum(dtype=np.uint64))[0])
+    found = training.made(mixed(bits_of(inputs.matrix(trained))), salt)
+    return replace(found, usual=training.usual_share(found.holds(hashed), client))
 
 
 def _fresh(bare: Queries, order: IntArray, tau: float) -> IntArray:
