@@ -115,10 +115,11 @@ def _attack(
     config: ModelConfig, reference: Slice, seed: int, trained: Slice | None
 ) -> tuple[AttackReference | None, tuple[str, ...]]:
     """Return what attack lanes compare with, or why there are none; what a person should look at is told too."""
-    if config.detection.families.get("attack", 1.0) <= 0:
+    weight = config.detection.families.get("attack", 1.0)
+    if weight <= 0:
         return None, ()
     watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
-    found = fitted(reference, watched, seed, trained)
+    found = fitted(reference, watched, seed, trained, weight)
     if isinstance(found, str):
         return None, (found,)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])

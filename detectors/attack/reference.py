@@ -122,11 +122,14 @@ def labels(rows: Slice) -> HashArray:
     return np.zeros(rows.n, dtype=np.uint64)
 
 
-def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0, trained: Slice | None = None) -> AttackReference | str:
+def fitted(
+    rows: Slice, watched: tuple[str, ...], seed: int = 0, trained: Slice | None = None, weight: float = 1.0
+) -> AttackReference | str:
     """Return the reference, or in a sentence why there is none.
 
     :param watched: features in the order of the configuration.
     :param trained: rows that the model was trained on; of them only a salted filter is kept.
+    :param weight: of the family: multiplies the rate of false findings that the bar allows.
     """
     if rows.client is None or not bool((rows.client != 0).any()):
         return "no attack lanes: reference events carry no client"
@@ -176,7 +179,7 @@ def fitted(rows: Slice, watched: tuple[str, ...], seed: int = 0, trained: Slice 
     )
     queries = start.queries(rows, counted).some(order)
     known = queries.some(queries.client != 0)
-    return _with_tails(start, known)
+    return _with_tails(start, known, RATE * weight)
 
 
 def _training(inputs: Inputs, trained: Slice, hashed: np.ndarray, client: HashArray, seed: int) -> Training:
@@ -194,7 +197,7 @@ def _fresh(bare: Queries, order: IntArray, tau: float) -> IntArray:
     return np.asarray(order[np.r_[own[steps.row[steps.kind == FRESH]], np.flatnonzero(ordered.client == 0)]])
 
 
-def _with_tails(start: AttackReference, queries: Queries) -> AttackReference:
+def _with_tails(start: AttackReference, queries: Queries, rate: float) -> AttackReference:
     """Fit tails, find the clients that stand out, fit again without them; then the bar."""
     steps, values, client = _walked(start, queries)
     everyone = np.unique(client)
@@ -206,7 +209,7 @@ def _with_tails(start: AttackReference, queries: Queries) -> AttackReference:
     odd = np.array(order[:count], dtype=np.uint64)
     keep = ~np.isin(client, odd)
     fitted_tails = _tails(steps, values, keep)
-    bar = _bar(start, queries.some(~np.isin(queries.client, odd)), steps, values, client, keep, fitted_tails)
+    bar = _bar(start, queries.some(~np.isin(queries.client, odd)), steps, values, client, keep, fitted_tails, rate)
     return replace(start, tails=fitted_tails, bar=round(bar * UNIT), trimmed=tuple(int(one) for one in odd))
 
 
@@ -264,9 +267,10 @@ def _bar(
     client: HashArray,
     keep: BoolArray,
     whole: Tails,
+    rate: float,
 ) -> float:
     """Return h: what theory asks, or the tail of excursions where the reference shows longer ones."""
-    least = float(np.log(1.0 / RATE))
+    least = float(np.log(1.0 / rate))
     # Two-fold by client: nobody is judged by what he himself has taught.
     fold = (client >> np.uint64(7)) & np.uint64(1)
     maxima: list[float] = []
@@ -285,8 +289,10 @@ def _bar(
         return least
     base = float(ordered[-k - 1])
     scale = max(float((ordered[-k:] - base).mean()), 0.1)
-    by_tail = base + scale * float(np.log(max(k / (queries.n * RATE), 1.0)))
-    return max(least, min(by_tail, 1.1 * float(ordered[-1])))
+    by_tail = base + scale * float(np.log(max(k / (queries.n * rate), 1.0)))
+    # Where little is asked for, what was seen bounds it; a smaller rate goes beyond that by as much as in theory.
+    beyond = max(float(np.log(RATE / rate)), 0.0)
+    return max(least, min(by_tail, 1.1 * float(ordered[-1]) + beyond))
 
 
 def _excursions(start: AttackReference, queries: Queries, known: Tails) -> list[int]:

@@ -196,6 +196,14 @@ def test_the_family_can_be_turned_off(normal: Slice) -> None:
     assert made.attack is None
 
 
+def test_a_smaller_weight_asks_for_more_evidence(normal: Slice, reference: AttackReference) -> None:
+    strict = fitted(normal, tuple(normal.features), weight=0.01)
+    assert isinstance(strict, AttackReference)
+    assert (strict.bar - reference.bar) / 2**20 == pytest.approx(np.log(100), abs=1.0)
+    rows = rows_of(with_attacker("noise", 2))
+    assert 0 < told(strict, rows, 500)[0][0] - told(reference, rows, 500)[0][0] < 40
+
+
 def test_an_incident_ends_when_the_client_is_quiet_or_gone(profile: Profile) -> None:
     rng = np.random.default_rng(6)
     rows = rows_of(with_attacker("noise", 4, 30))
