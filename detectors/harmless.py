@@ -17,6 +17,8 @@ LOOK_EVENTS = 1_024
 LARGER = 0.15
 # So many standard errors make it sure; it is asked every 1,024 events for as long as the change stays.
 SURELY = 5.0
+# Scores of an input that has changed may vary this much more than the reference's; rates say themselves how they vary.
+WILDER = 2.0
 
 
 def settle(incident: Incident, state: BankState, charts: dict[str, int]) -> None:
@@ -34,11 +36,12 @@ def grown(incident: Incident, bank: Bank, state: BankState, charts: dict[str, in
     for name, index in charts.items():
         if name not in incident.since or name not in incident.settled:
             continue
-        before, trials_before = _size(bank, index, incident.since[name], incident.settled[name])
-        now, trials = _size(bank, index, incident.looked[name], _sums(state, index))
+        stretches = (incident.since[name], incident.settled[name]), (incident.looked[name], _sums(state, index))
+        (before, trials_before), (now, trials) = (_size(bank, index, first, last) for first, last in stretches)
         if not trials or not trials_before:
             continue
-        error = np.sqrt(bank.charts[index].tau * (1.0 / trials + 1.0 / trials_before))
+        vary = [_variance(bank, index, first, last) for first, last in stretches]
+        error = np.sqrt(bank.charts[index].tau * (vary[0] / trials_before + vary[1] / trials))
         found = found or bool(abs(now) > abs(before) + LARGER and abs(now - before) > SURELY * error)
     incident.looked = {name: _sums(state, charts[name]) for name in incident.settled if name in charts}
     incident.looked_events = 0
@@ -47,6 +50,15 @@ def grown(incident: Incident, bank: Bank, state: BankState, charts: dict[str, in
 
 def _sums(state: BankState, index: int) -> tuple[int, int, float]:
     return int(state.sum_s[index]), int(state.sum_n[index]), float(state.sum_centre[index])
+
+
+def _variance(bank: Bank, index: int, first: tuple[int, int, float], last: tuple[int, int, float]) -> float:
+    """Return how much a trial of a stretch varies, in variances of the reference's."""
+    if bank.charts[index].form != "indicator":
+        return WILDER**2
+    hits, trials, expected = last[0] - first[0], max(last[1] - first[1], 1), last[2] - first[2]
+    rate, usual = (hits + 1.0) / (trials + 2.0), max(expected / trials, 1e-9)
+    return max(rate * (1.0 - rate) / (usual * (1.0 - usual)), 1.0)
 
 
 def _size(bank: Bank, index: int, first: tuple[int, int, float], last: tuple[int, int, float]) -> tuple[float, float]:
