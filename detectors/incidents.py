@@ -83,8 +83,10 @@ class Incident:
         """
         start = int(explanation.start_block[chart])
         at_once = int(explanation.onset_block[chart]) - start <= blocks
-        harm = self.kind == "harm" and bool(explanation.share[chart] >= MOVED_TOGETHER)
-        moved = harm or bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        together = bool(explanation.share[chart] >= MOVED_TOGETHER)
+        off = bool(explanation.before[chart] >= MOVED_DEVIATIONS)
+        # Over thousands of rows a chart is 3 deviations off by chance, or by the error of the reference.
+        moved = together or off if self.kind == "harm" else together and off
         return start >= self.opened_block - blocks and (at_once or moved)
 
 

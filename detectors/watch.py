@@ -55,6 +55,8 @@ from regate.detectors.validity import Examiner, Note, Validity, noted
 # A gap in the stream is elapsed time, which feeds R: unchecked, a night would pass a calibrated threshold
 # by itself. No block gets a larger head start than this share of the threshold (log10), or its own share of events.
 HEAD_START_LOG10 = -2.0
+# Charts of one numeric feature: each bets with the others as the reference has them.
+OF_ONE = frozenset({"mean", "scale", "shape"})
 
 ChartState = dict[str, FloatArray | IntArray]
 OnFinding = Literal["incident", "restart"]
@@ -516,11 +518,14 @@ class Watch:
         """Tell whether an incident is about something that a chart is made of: meanwhile it tells nothing new.
 
         The bets of such a chart hold where each of its parts is as in the reference. A part without charts of its own
-        (a combination of features) may have moved where any chart made of it has.
+        (a combination of features) may have moved where any chart made of it has. Mean, spread and shape of one feature
+        bet on each other being as they were.
         """
+        charts = [self.bank.charts[index] for index in self._charts(incident)]
+        if spec.statistic in OF_ONE and any(one.subject == spec.subject and one.statistic in OF_ONE for one in charts):
+            return True
         if not spec.of:
             return False
-        charts = [self.bank.charts[index] for index in self._charts(incident)]
         about = {one.subject for one in charts if one.family in CAUSES}
         about |= {part for one in charts for part in one.of if part not in self._features}
         return not about.isdisjoint(spec.of)
