@@ -58,8 +58,11 @@ class Model:
         if part.predictions is not None and len(part.predictions.cell):
             rows = part.predictions
             self.predictions.append(replace(rows, cell=np.maximum(rows.cell, oldest_open)))
-        if part.queries is not None and self.attack is not None:
-            self.attack.take(part.queries)
+        if part.queries is not None:
+            if self.attack is not None and part.queries_of == self.attack.memory.reference.digest:
+                self.attack.take(part.queries)
+            else:  # made with a profile that is not in force here any more, or not yet
+                self.count("other_profile_queries", part.queries.n)
         if part.labels is not None and len(part.labels.cell):
             self.labels.append(replace(part.labels, cell=np.maximum(part.labels.cell, oldest_open)))
 

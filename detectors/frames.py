@@ -105,7 +105,7 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
         rows = cut(len(labels.cell))
         labels = LabelRows(*(getattr(labels, name)[rows] for name in LabelRows.__slots__))
     queries = None if part.queries is None else part.queries.some(cut(part.queries.n))
-    return Observed(part.key, fragments, predictions, labels, queries)
+    return Observed(part.key, fragments, predictions, labels, queries, part.queries_of)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {
@@ -127,6 +127,8 @@ def _encode(frame: Frame, parts: Sequence[Observed], *, whole: bool) -> bytes:
             for name in _TABLES[letter]:
                 arrays[f"{number}{letter}.{name}"] = getattr(one, name)
             entry[letter] = True
+        if part.queries is not None:
+            entry["reference"] = part.queries_of
         if part.fragments is not None:
             entry["layout"] = part.fragments.layout
             entry["arrival"] = part.fragments.last_arrival_us
@@ -197,7 +199,7 @@ def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
     predictions = Predictions(**tables["p"]) if "p" in tables else None
     labels = LabelRows(**tables["l"]) if "l" in tables else None
     queries = _queries(tables["q"]) if "q" in tables else None
-    return Observed(key, fragments, predictions, labels, queries)
+    return Observed(key, fragments, predictions, labels, queries, str(entry.get("reference", "")))
 
 
 def _queries(columns: Arrays) -> Queries:

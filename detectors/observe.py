@@ -89,6 +89,7 @@ class Observed:
     predictions: Predictions | None = None
     labels: LabelRows | None = None
     queries: Queries | None = None
+    queries_of: str = ""  # digest of the attack reference that made them
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,16 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
         flags={"late": times.late, "future": times.ahead},
         counters={name: number for name, number in counters.items() if number},
     )
+    queries = _queries(counted, model, repeated, old)
+    made_by = (
+        "" if queries is None or model.profile is None or model.profile.attack is None else model.profile.attack.digest
+    )
     found = Observed(
         rows.key,
         fragments,
         _predictions(counted, model, times.cell, repeated),
-        queries=_queries(counted, model, repeated, old),
+        queries=queries,
+        queries_of=made_by,
     )
     placement = rows.key.placement
     newest_ms = int(rows.arrival_us.max()) // 1000

@@ -73,7 +73,10 @@ class Clients:
     evicted: int = 0
 
     def take(self, queries: Queries, tau: float) -> Steps:
-        """Take queries with ids, in order; return what memory says of them, and remember them."""
+        """Take queries with ids, in order; return what memory says of them.
+
+        :param queries: at most half as many as the table has room for.
+        """
         slot = self._admitted(queries.client, queries.time_us)
         order = np.argsort(slot, kind="stable")
         chain = _chain(self, slot[order], queries, order)
@@ -118,13 +121,10 @@ class Clients:
         score = self.seen[:used].astype(np.float64)
         score[self.last_us[:used] < now_us - self.ttl_us] = -1.0
         score[busy] = np.inf
-        victims = np.argpartition(score, min(missing, used - 1))[:missing]
-        victims = np.sort(victims[np.isfinite(score[victims])])
-        if len(victims) < missing:  # more new clients in one slice than the table holds: the last ones share a slot
-            victims = np.resize(victims if len(victims) else np.array([0]), missing)
-        for at in np.unique(victims).tolist():
-            self.slots.pop(int(self.client[at]), None)
-            self.evicted += 1
+        victims = np.sort(np.argpartition(score, missing - 1)[:missing])
+        for at in victims.tolist():
+            del self.slots[int(self.client[at])]
+        self.evicted += missing
         expired = score[victims] < 0
         self.seen[victims[expired]] = 0  # who took the place of a busy client inherits its count, as an upper bound
         return np.concatenate([found, victims])

@@ -11,6 +11,7 @@ from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, 
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
+from regate.detectors.columns import IntArray
 
 _TOLD_LANES = 3
 
@@ -42,9 +43,12 @@ class Memory:
         self.queries += queries.n
         named = np.flatnonzero(queries.client != 0)
         self.nameless += queries.n - len(named)
-        if not len(named):
-            return []
-        own = queries.some(named)
+        # Whoever is in a piece must find room in it; what is found does not depend on how queries are cut.
+        most = max(self.table.capacity // 2, 1)
+        pieces = [named[start : start + most] for start in range(0, len(named), most)]
+        return [alarm for piece in pieces for alarm in self._taken(queries.some(piece), piece)]
+
+    def _taken(self, own: Queries, named: IntArray) -> list[Alarm]:
         known = self.reference
         steps = self.table.take(own, known.tau)
         values = lane_values(steps, own.lanes, known.sketch.step)

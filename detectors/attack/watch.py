@@ -73,7 +73,7 @@ class AttackWatch:
             gone = slot is not None and int(table.last_us[slot]) < now_us - QUIET_US
             if (back or gone) and first.id not in new:
                 del self.open[client]
-                why = "its queries are normal again" if back else "it asks no more"
+                why = "its queries are normal again" if slot is not None and back else "it asks no more"
                 found.append(self._ended(first, now_us, why))
         return found
 

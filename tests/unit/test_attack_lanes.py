@@ -189,6 +189,28 @@ def test_the_daemon_finds_the_same_over_partitions_slices_and_restarts(profile: 
     assert [(one.id, one.type) for one in run(profile, rows, 1, 30, restart_at=4)] == expected
 
 
+def test_queries_of_another_reference_are_counted_and_not_looked_at(profile: Profile, normal: Slice) -> None:
+    config, shard, state = config_of(normal), Shard(), Partition()
+    shard.configure(KEY, profile, config)
+    rows = rows_of(with_attacker("noise", 2))
+    parts = observe(state, [rows], {KEY: watched(config, profile)}, Watched())
+    other = tuple(replace(part, queries_of="sha256:other") for part in parts)
+    shard.take(Frame("telemetry-0", state.watermark_us, parts=other))
+    assert [one for one in shard.close(FOREVER - 1) if one.family == "attack"] == []
+    assert shard.models[KEY].counters["other_profile_queries"] == rows.n
+
+
+def test_more_clients_at_once_than_the_table_holds(reference: AttackReference) -> None:
+    rng = np.random.default_rng(8)
+    crowd = [(f"c{number}", "fresh", POPULATION.draw(rng, 1)) for number in range(300)]
+    memory = Memory(reference, Clients(capacity=50))
+    rows = rows_of(woven(POPULATION, crowd, rng))
+    memory.take(reference.queries(rows))
+    assert len(memory.table.slots) == 50
+    assert memory.table.evicted == 250
+    assert sorted(memory.table.slots.values()) == list(range(50))
+
+
 def test_the_family_can_be_turned_off(normal: Slice) -> None:
     config = config_of(normal)
     off = config.detection.model_copy(update={"families": {"attack": 0.0}})
