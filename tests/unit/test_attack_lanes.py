@@ -189,6 +189,32 @@ def test_the_daemon_finds_the_same_over_partitions_slices_and_restarts(profile: 
     assert [(one.id, one.type) for one in run(profile, rows, 1, 30, restart_at=4)] == expected
 
 
+def test_one_id_for_everybody_is_not_found_for_being_many(reference: AttackReference) -> None:
+    traffic = benign(POPULATION, 80, 30, 12)
+    proxied = replace(traffic, client=np.full(len(traffic.x), "proxy"))
+    assert told(reference, rows_of(proxied), 1_000) == []
+    # An attacker behind it is one of many: what each of his queries shows alone is what is left.
+    hidden = with_attacker("noise", 6, 60)
+    found = told(reference, rows_of(replace(hidden, client=np.full(len(hidden.x), "proxy"))), 1_000)
+    assert {client for _, client in found} == {client_hash("proxy")}
+    quiet = with_attacker("boundary walk", 6, 60)
+    assert told(reference, rows_of(replace(quiet, client=np.full(len(quiet.x), "proxy"))), 1_000) == []
+
+
+def test_a_new_id_for_each_query_leaves_what_one_query_shows(reference: AttackReference) -> None:
+    rng = np.random.default_rng(13)
+    inputs = attack(POPULATION, "boundary walk", rng, 60)
+    parts = [(f"new{number}", "x", row[None]) for number, row in enumerate(inputs)]
+    assert told(reference, rows_of(woven(POPULATION, parts, rng)), 1_000) == []
+
+
+def test_queries_without_an_id_are_counted(reference: AttackReference) -> None:
+    rows = rows_of(with_attacker("noise", 2))
+    memory = Memory(reference)
+    assert memory.take(reference.queries(replace(rows, client=None))) == []
+    assert (memory.queries, memory.nameless) == (rows.n, rows.n)
+
+
 def test_queries_of_another_reference_are_counted_and_not_looked_at(profile: Profile, normal: Slice) -> None:
     config, shard, state = config_of(normal), Shard(), Partition()
     shard.configure(KEY, profile, config)
