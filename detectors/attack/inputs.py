@@ -11,6 +11,8 @@ from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, 
 
 # float32 patterns are compared without their last bits: what a client sends as text is read back a little off.
 _ROUND, _SHIFT = 32, 6
+# Beyond this nothing is told apart: squares must stay finite.
+LARGEST = 1e30
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -27,7 +29,7 @@ class Inputs:
         for at, (name, known) in enumerate(zip(self.names, self.categories, strict=True)):
             column = rows.features.get(name)
             if isinstance(column, Numeric) and not known:
-                out[:, at] = column.values
+                out[:, at] = np.clip(column.values, -LARGEST, LARGEST)
             elif isinstance(column, Categorical):
                 place = {category: float(number) for number, category in enumerate(known)}
                 codes = np.array([place.get(text, float(len(known))) for text in column.categories] + [np.nan])
@@ -40,7 +42,7 @@ def inputs_of(features: Mapping[str, Column], watched: tuple[str, ...]) -> Input
     names, categories = [], []
     for name in watched:
         column = features.get(name)
-        if column is None:
+        if column is None or _absent(column):
             continue
         known: tuple[str, ...] = ()
         if isinstance(column, Categorical):
@@ -50,6 +52,11 @@ def inputs_of(features: Mapping[str, Column], watched: tuple[str, ...]) -> Input
         names.append(name)
         categories.append(known)
     return Inputs(tuple(names), tuple(categories))
+
+
+def _absent(column: Column) -> bool:
+    missing = column.codes < 0 if isinstance(column, Categorical) else np.isnan(column.values)
+    return bool(missing.all())
 
 
 def bits_of(x: FloatArray) -> IntArray:

@@ -21,7 +21,7 @@ from regate.detectors.attack.memory import Memory
 from regate.detectors.attack.queries import ordered
 from regate.detectors.attack.reference import AttackReference, fitted
 from regate.detectors.build import build_profile
-from regate.detectors.columns import Slice
+from regate.detectors.columns import Categorical, Numeric, Slice
 from regate.detectors.decide import FOREVER, Shard
 from regate.detectors.finding import Finding
 from regate.detectors.frames import Frame, decode_frame, encode_frames
@@ -138,6 +138,27 @@ def test_one_attacker_in_the_reference_does_not_blind_the_lanes(normal: Slice) -
 def test_without_clients_there_are_no_lanes_and_it_is_said(normal: Slice) -> None:
     said = fitted(replace(normal, client=None), tuple(normal.features))
     assert said == "no attack lanes: reference events carry no client"
+
+
+def test_odd_columns_are_no_obstacle(normal: Slice) -> None:
+    rng = np.random.default_rng(14)
+    more = {
+        "empty": Numeric(np.full(normal.n, np.nan)),
+        "same": Numeric(np.ones(normal.n)),
+        "huge": Numeric(rng.normal(size=normal.n) * 1e300),
+        "gaps": Numeric(np.where(rng.random(normal.n) < 0.5, np.nan, 1.0)),
+        "code": Categorical(rng.integers(-1, 3, normal.n).astype(np.int32), ("a", "b", "c")),
+    }
+    rows = replace(normal, features={**normal.features, **more})
+    made = fitted(rows, tuple(rows.features))
+    assert isinstance(made, AttackReference)
+    assert "empty" not in made.inputs.names
+    assert {"same", "huge", "gaps", "code"} <= set(made.inputs.names)
+    assert np.isfinite(made.queries(rows).lanes).all()
+    # A feature that later events lack, and a category that nobody knew.
+    odd = {**more, "code": Categorical(np.zeros(normal.n, dtype=np.int32), ("new",))}
+    del odd["gaps"]
+    assert np.isfinite(made.queries(replace(normal, features={**normal.features, **odd})).lanes).all()
 
 
 def test_a_reference_comes_back_from_its_bytes(reference: AttackReference, normal: Slice) -> None:
