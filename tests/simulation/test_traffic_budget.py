@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from regate.config.model import Feature, ModelConfig
 from regate.detectors.build import build_profile
-from regate.detectors.cells import Block, block_cells
+from regate.detectors.cells import BLOCK_EVENTS, Block, block_cells
 from regate.detectors.clocks import EventClock
 from regate.detectors.columns import ModelKey, Numeric, Slice
 from regate.detectors.profile import Profile
@@ -46,8 +46,8 @@ def calibrated() -> Profile:
 def alarms(scale: float, periods: float, seed: int) -> int:
     """Watch an unchanged stream at a multiple of the traffic; every finding is false and restarts the charts."""
     rate = RATE * scale
-    # As cells join: until 64 events, or as long as a block of this profile may last.
-    seconds = int(min(block_cells(RATE), np.ceil(64 / rate)))
+    # As cells join: until they hold a block, or as long as a block of this profile may last.
+    seconds = int(min(block_cells(RATE), np.ceil(BLOCK_EVENTS / rate)))
     profile = calibrated()
     clock = EventClock(PERIOD_SECONDS * 1_000_000, RATE)
     watch = Watch(profile, clock, on_finding="restart")
