@@ -44,28 +44,39 @@ def main() -> None:
     peers = tuple(peer for peer in PEERS if not options.only or options.only.lower() in peer.name.lower())
     size = (quick if options.quick else full)(options.seed)
     real: list[dict[str, Any]] = []
+
+    def save(found: Results) -> None:
+        more = (
+            [*missing]
+            if real
+            else [*missing, f"real streams: {'not yet' if options.streams else 'no --streams given'}"]
+        )
+        about = {
+            "command": "python -m benchmarks.detection"
+            + (" --quick" if options.quick else "")
+            + (" --streams FOLDER" if options.streams else ""),
+            "seed": options.seed,
+            "target": size.target,
+            "machine": f"Python {platform.python_version()}, {time.perf_counter() - began:.0f} s",
+            "missing": more,
+        }
+        write(options.out, found, real, about)
+
     with tempfile.TemporaryDirectory() as folder:
         link = Link(Path(folder))
         try:
-            found = Bench(size, link, peers).run()
-            if options.streams is None:
-                missing.append("real streams: no folder was given (--streams)")
-            else:
+            found = Bench(size, link, peers).run(save)
+            if options.streams is not None:
                 on_real = RealBench(options.streams, link, size.target, size.effort, options.seed, peers)
-                real = on_real.run()
+                for stream in on_real.run():
+                    real.append(stream)
+                    save(found)
                 missing += [f"real stream {name}: not in {options.streams.name}" for name in on_real.missing]
         finally:
             link.close()
-    about = {
-        "command": "python -m benchmarks.detection"
-        + (" --quick" if options.quick else "")
-        + (" --streams FOLDER" if options.streams else ""),
-        "seed": options.seed,
-        "target": size.target,
-        "machine": f"Python {platform.python_version()}, {time.perf_counter() - began:.0f} s",
-        "missing": missing,
-    }
-    write(options.out, found, real, about)
+    save(found)
+    draw(options.out)
+    print(f"written to {options.out}")
 
 
 def write(out: Path, found: Results, real: list[dict[str, Any]], about: dict[str, Any]) -> None:
@@ -82,12 +93,16 @@ def write(out: Path, found: Results, real: list[dict[str, Any]], about: dict[str
     path = out / "report.json"
     path.write_text(json.dumps(result, indent=0) + "\n")
     (out / "REPORT.md").write_text(markdown(found, real, about))
+
+
+def draw(out: Path) -> None:
+    """Draw what was written; matplotlib is in the peers' environment."""
     try:
-        draw = [str(interpreter("peers")), str(WORKERS / "plot_peers.py"), str(path), str(out)]
-        subprocess.run(draw, check=True)
+        subprocess.run(
+            [str(interpreter("peers")), str(WORKERS / "plot_peers.py"), str(out / "report.json"), str(out)], check=True
+        )
     except (PeerError, subprocess.CalledProcessError) as error:
         print(f"no plots: {error}")
-    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ that gives the target run length on circular block bootstraps of the reference's
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,16 +97,15 @@ class RealBench:
     peers: tuple[Peer, ...] = PEERS
     missing: list[str] = field(default_factory=list)
 
-    def run(self) -> list[dict[str, Any]]:
-        found = []
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Yield what was found on each stream that the folder has."""
         for name in STREAMS:
             path = self.folder / f"{name}.parquet"
             if not path.exists():
                 self.missing.append(name)
                 continue
-            found.append(self._stream(load(path)))
+            yield self._stream(load(path))
             print(f"{name}: done", flush=True)
-        return found
 
     def _stream(self, real: Real) -> dict[str, Any]:
         rows = [self._own(real, budget, setting) for budget, setting in ((NOMINAL, "nominal"), (self.target, "10k"))]

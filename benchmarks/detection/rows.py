@@ -203,6 +203,8 @@ class PeerRow:
     def level(self, target: float) -> float:
         if self.peer.mode == "scores":
             scores = [self._array(one) for one in self._scored(None, "tune")]
+            if not any(bool(np.isfinite(one).any()) for one in scores):
+                raise PeerError("no score on the tuning streams within its time")
             return score_level(scores, target / self.peer.every, self.peer.rest)
         goal = target
         if self.tried:  # another run length was asked for before: start from what is known
