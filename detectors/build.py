@@ -10,7 +10,8 @@ import numpy as np
 from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
-from regate.detectors.attack.reference import AttackReference, fitted
+from regate.detectors.attack.fitting import fitted
+from regate.detectors.attack.reference import AttackReference
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
 from regate.detectors.candidate import Candidate, Plan, Reference, points_of
@@ -119,9 +120,15 @@ def _attack(
     if weight <= 0:
         return None, ()
     watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
+    if "attack" not in config.detection.families and (reference.client is None or not reference.client.any()):
+        # By region a change of the population looks like an attack more easily: it takes somebody who asks for it.
+        said = "reference events carry no client; `families: {attack: 1}` turns on those by region, whoever asks"
+        return None, (f"no attack lanes: {said}",)
     found = fitted(reference, watched, seed, trained, weight)
     if isinstance(found, str):
         return None, (found,)
+    if not found.trimmed:
+        return found, (f"attack lanes: {found.clients} clients in the reference, so attacks are seen by region only",)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])
     return found, (f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}",)
 

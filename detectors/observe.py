@@ -251,7 +251,7 @@ def _predictions(rows: Slice, model: Watched, cell: IntArray, repeated: BoolArra
 
 def _queries(rows: Slice, model: Watched, repeated: BoolArray, old: BoolArray) -> Queries | None:
     """Return what client memory takes; imported history is nobody's query of now."""
-    if model.profile is None or model.profile.attack is None or rows.client is None:
+    if model.profile is None or model.profile.attack is None:
         return None
     keep = ~repeated & ~old
     if not bool(keep.any()):

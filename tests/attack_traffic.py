@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from benchmarks.attacks.traffic import Traffic
 
@@ -12,8 +14,8 @@ KEY = ModelKey("t", "m", "1", "d")
 
 
 def client_hash(name: str) -> int:
-    """Return a number that stands for a client; any injective one does."""
-    return int.from_bytes(name.encode()[-7:].rjust(7, b"\0"), "little") * 256 + 1
+    """Return a number that stands for a client, as evenly spread as salted hashes are."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") | 1
 
 
 def rows_of(traffic: Traffic, first_id: int = 1) -> Slice:

@@ -34,8 +34,9 @@ from benchmarks.attacks.traffic import (
 from scipy.stats import chi2
 
 from regate.daemon.files.table import read_table
+from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
-from regate.detectors.attack.reference import AttackReference, fitted
+from regate.detectors.attack.reference import AttackReference
 from regate.detectors.columns import ModelKey, Numeric, Slice
 
 KEY = ModelKey("default", "benchmark", "1", "production")
@@ -68,7 +69,7 @@ def found(reference: AttackReference, rows: Slice, names: dict[int, str]) -> lis
     memory, told = Memory(reference), []
     for start in range(0, rows.n, SLICE):
         part = reference.queries(rows.cut(slice(start, start + SLICE)))
-        told += [(start + alarm.row, names[alarm.client]) for alarm in memory.take(part)]
+        told += [(start + alarm.row, names.get(alarm.client, "pattern")) for alarm in memory.take(part)]
     return told
 
 
@@ -176,7 +177,7 @@ def logged(path: Path) -> dict[str, Any]:
     attackers = {one["client"]: one["attack"] for one in truth["attacks"]}
     needed: dict[str, list[int | None]] = {}
     for who, kind in attackers.items():
-        row = next((row for row, one in told if one == who), None)
+        row = next((row for row, _ in told if client[row] == who), None)  # his query, whoever it is ascribed to
         needed.setdefault(kind, []).append(None if row is None else int((client[: row + 1] == who).sum()))
     normal = ~np.isin(client, list(attackers))
     return {
@@ -184,7 +185,7 @@ def logged(path: Path) -> dict[str, Any]:
         "us_a_query": round(cost, 1),
         "attacks": {kind: summary(one) for kind, one in needed.items()},
         "benign_queries": int(normal.sum()),
-        "false_findings": sum(one not in attackers for _, one in told),
+        "false_findings": sum(normal[row] for row, _ in told),
     }
 
 

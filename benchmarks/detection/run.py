@@ -156,6 +156,9 @@ class Bench:
         cells = {}
         for change in changes:
             found = row.delays(at, change)
+            if not found.runs:
+                said.append(f"{change.name}: no stream in which it said nothing before the change")
+                continue
             self.found.delays[law.name, row.name, setting, change.name] = found
             cells[change.name] = plain_delays(found)
         said += getattr(row, "notes", [])

@@ -1,6 +1,6 @@
 """Client memory: the last eight distinct queries of each client in fixed memory, and what a new one is to them.
 
-Nothing grows with traffic: a client takes 456 bytes, and when the table is full the client that was asked for least
+Nothing grows with traffic: a client takes 509 bytes, and when the table is full the client that was asked for least
 gives way (SpaceSaving: Metwally, Agrawal, El Abbadi 2005), those not seen for the time to live first. A query that
 equals one of the eight is a retry: it is no evidence and does not enter.
 """
@@ -26,10 +26,30 @@ LINE_FLOOR = 3e-4
 CAPACITY = 100_000
 TTL_US = 24 * 3_600_000_000
 # What a slot holds.
-RINGS = ("sketch", "blocks", "off", "label", "root", "size")
+RINGS = ("sketch", "blocks", "off", "label", "who", "root", "size")
 ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told", "since_us", "since_count")
 _SLOTS_AT_ONCE = 1024
 _ROOTS = 1 << 16
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Each client's remembered queries and then its new ones, clients one after the other."""
+
+    slot: IntArray  # [clients]
+    owner: IntArray  # [rows] which client
+    carried: BoolArray
+    row: IntArray  # in the slice, -1 of carried ones
+    start: IntArray  # [clients] first row
+    made: IntArray  # [clients] distinct queries before
+    sketch: SketchArray
+    blocks: ByteArray
+    off: ByteArray
+    label: ByteArray
+    who: IntArray
+    root: IntArray
+    size: IntArray
+    kept: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # rows that are no retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,16 @@ class Steps:
     flip: BoolArray  # its answer is not its parent's
     line: FloatArray  # how straight on it goes from the last step
     changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16
+    own: IntArray  # how many of the remembered queries the same client asked, of those with an id
+    behind: IntArray  # how many are remembered before it, at most 8
+    chain: _Chain
+    place: IntArray  # rows of the chain: itself
+
+    def remembered(self, entry: int) -> IntArray:
+        """Return the rows of the chain that are remembered when an entry has been taken, itself the last."""
+        kept = self.chain.kept
+        last = int(np.searchsorted(kept, self.place[entry]))
+        return kept[last - int(self.behind[entry]) : last + 1][-RING:]
 
 
 @dataclass(slots=True)
@@ -60,6 +90,7 @@ class Clients:
     blocks: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
     off: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
     label: ByteArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
+    who: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint32))  # half of the client's hash
     root: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
     size: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
     client: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -69,20 +100,21 @@ class Clients:
     sum: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # evidence, in 2^-20 nats
     told: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # until its evidence is back at 0
     since_us: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # when evidence left 0
-    since_count: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # distinct queries since then
+    since_count: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))  # distinct queries since then
     evicted: int = 0
 
-    def take(self, queries: Queries, tau: float) -> Steps:
-        """Take queries with ids, in order; return what memory says of them.
+    def take(self, queries: Queries, tau: float, owner: HashArray | None = None) -> Steps:
+        """Take queries in order; return what memory says of them.
 
-        :param queries: at most half as many as the table has room for.
+        :param queries: of at most half as many owners as the table has room for.
+        :param owner: whose memory each query belongs to, never 0; by default its client's.
         """
-        slot = self._admitted(queries.client, queries.time_us)
+        slot = self._admitted(queries.client if owner is None else owner, queries.time_us)
         order = np.argsort(slot, kind="stable")
         chain = _chain(self, slot[order], queries, order)
-        kept = _distinct(chain)
-        steps = _steps(chain, kept, tau)
-        self._remember(chain, kept)
+        chain.kept = _distinct(chain)
+        steps = _steps(chain, chain.kept, tau)
+        self._remember(chain, chain.kept)
         return steps
 
     def _admitted(self, client: HashArray, time_us: IntArray) -> IntArray:
@@ -144,7 +176,7 @@ class Clients:
         keep = np.flatnonzero(behind < RING)
         at, who = kept[keep], chain.slot[owner[keep]]
         position = np.minimum(count, RING)[owner[keep]] - 1 - behind[keep]
-        for name in ("sketch", "blocks", "off", "label"):
+        for name in ("sketch", "blocks", "off", "label", "who"):
             getattr(self, name)[who, position] = getattr(chain, name)[at]
         self.root[who, position] = chain.root[at]
         self.size[who, position] = np.minimum(chain.size[at], _ROOTS - 1)
@@ -156,24 +188,6 @@ def _last(inverse: IntArray, count: int) -> IntArray:
     last = np.zeros(count, dtype=np.int64)
     np.maximum.at(last, inverse, np.arange(len(inverse)))
     return last
-
-
-@dataclass(slots=True)
-class _Chain:
-    """Each client's remembered queries and then its new ones, clients one after the other."""
-
-    slot: IntArray  # [clients]
-    owner: IntArray  # [rows] which client
-    carried: BoolArray
-    row: IntArray  # in the slice, -1 of carried ones
-    start: IntArray  # [clients] first row
-    made: IntArray  # [clients] distinct queries before
-    sketch: SketchArray
-    blocks: ByteArray
-    off: ByteArray
-    label: ByteArray
-    root: IntArray
-    size: IntArray
 
 
 def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) -> _Chain:
@@ -191,7 +205,13 @@ def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) ->
     made: dict[str, np.ndarray] = {}
     labels = (queries.label >> np.uint64(56)).astype(np.uint8)
     labels[queries.label == 0] = 0
-    fresh = {"sketch": queries.sketch, "blocks": queries.blocks, "off": queries.off, "label": labels}
+    fresh: dict[str, np.ndarray] = {
+        "sketch": queries.sketch,
+        "blocks": queries.blocks,
+        "off": queries.off,
+        "label": labels,
+        "who": queries.client.astype(np.uint32),  # the lower half
+    }
     for name, given in fresh.items():
         stored = getattr(table, name)
         joined = np.empty((len(owner), *stored.shape[2:]), dtype=stored.dtype)
@@ -239,12 +259,16 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
     rows = kept[new]
     changed = np.full((RING, len(new)), WIDTH + 1, dtype=np.int64)
     apart = np.full((RING, len(new)), np.inf)
+    own, behind = np.zeros(len(new), dtype=np.int64), np.zeros(len(new), dtype=np.int64)
     for back in range(1, RING + 1):
         at = place[new] - back
         there = np.flatnonzero(at >= first[new])
         other = kept[at[there]]
         changed[back - 1, there] = (chain.blocks[rows[there]] != chain.blocks[other]).sum(axis=1)
         apart[back - 1, there] = distances(chain.sketch[rows[there]], chain.sketch[other])
+        asker = chain.who[rows[there]]
+        own[there] += (asker == chain.who[other]) & (asker != 0)
+        behind[there] += 1
     column = np.arange(len(new))
     fewest, nearest = changed.argmin(axis=0), apart.argmin(axis=0)
     edit = changed[fewest, column] <= EDITED_BLOCKS
@@ -272,6 +296,10 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
         flip=child & (chain.label[rows] != chain.label[other]),
         line=_lines(chain, kept, new, first, changed[0]),
         changed=np.minimum(changed[fewest, column], WIDTH),
+        own=own,
+        behind=behind,
+        chain=chain,
+        place=rows,
     )
 
 

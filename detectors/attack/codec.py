@@ -17,6 +17,8 @@ from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.sketch import Sketch
 from regate.detectors.attack.tails import CAP, Tail
 from regate.detectors.attack.training import Training
+from regate.detectors.attack.views import KINDS as VIEWS
+from regate.detectors.attack.views import View
 from regate.detectors.columns import IntArray
 
 _KINDS = (FRESH, EDIT, NEAR)
@@ -25,7 +27,6 @@ _KINDS = (FRESH, EDIT, NEAR)
 def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
     """Return the reference as JSON and arrays."""
     tables = [(kind, name) for kind in _KINDS for name in LANES[kind]]
-    every = [reference.tails.lanes[place] for place in tables] + [reference.tails.sums[kind] for kind in _KINDS]
     own_at = np.flatnonzero(reference.lattice.own)
     pool_at = np.flatnonzero(reference.lattice.pool)
     one, two, three = reference.sketch, reference.geometry, reference.tree
@@ -34,13 +35,11 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "categories": [list(known) for known in reference.inputs.categories],
         "step": one.step,
         "tau": reference.tau,
-        "bar": reference.bar,
         "trimmed": list(reference.trimmed),
         "clients": reference.clients,
         "rows": reference.rows,
         "tree_rows": three.rows,
-        "changes": reference.tails.changes,
-        "tails": [[tail.start, tail.scale, tail.above, len(tail.values)] for tail in every],
+        "views": [],
     }
     arrays: Arrays = {
         "own_at": own_at,
@@ -64,10 +63,19 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "tree.left": three.left,
         "tree.right": three.right,
         "tree.ratio": three.ratio,
-        "tails": np.concatenate([tail.values for tail in every]),
-        "seldom": reference.tails.seldom,
-        "largest": reference.tails.largest_tree,
     }
+    for view in reference.views:
+        name, own = view.kind.name, view.tails
+        every = [own.lanes[place] for place in tables] + [own.sums[kind] for kind in _KINDS]
+        said = [[tail.start, tail.scale, tail.above, len(tail.values)] for tail in every]
+        meta["views"].append(
+            {"name": name, "bar": view.bar, "usual": view.usual, "changes": own.changes, "tails": said}
+        )
+        arrays |= {
+            f"{name}.tails": np.concatenate([tail.values for tail in every]),
+            f"{name}.seldom": own.seldom,
+            f"{name}.largest": own.largest_tree,
+        }
     if reference.training is not None:
         meta["training"] = [reference.training.salt, reference.training.rows, reference.training.usual]
         arrays["training"] = reference.training.bits
@@ -81,15 +89,6 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
     own[arrays["own_at"]], pool[arrays["pool_at"]] = arrays["own"], arrays["pool"]
     pairs: IntArray = np.zeros((len(arrays["tree.left"]), BINS + 1, BINS + 1), dtype=np.int64)
     marginal: IntArray = np.zeros((len(arrays["tree.features"]), BINS + 1), dtype=np.int64)
-    tables = [(kind, name) for kind in _KINDS for name in LANES[kind]]
-    cuts = np.cumsum([size for *_, size in meta["tails"]])[:-1]
-    made = []
-    for number, (values, (start, scale, above, _)) in enumerate(
-        zip(np.split(arrays["tails"], cuts), meta["tails"], strict=True)
-    ):
-        lane = number < len(tables)
-        unit, cap = (UNITS[tables[number][1]], CAP) if lane else (SUM_UNIT, SUM_CAP)
-        made.append(Tail(values, start, scale, above, cap, unit))
     return AttackReference(
         inputs=Inputs(tuple(meta["names"]), tuple(tuple(known) for known in meta["categories"])),
         sketch=Sketch(
@@ -119,17 +118,30 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
             marginal,
             meta["tree_rows"],
         ),
-        tails=Tails(
-            dict(zip(tables, made[: len(tables)], strict=True)),
-            dict(zip(_KINDS, made[len(tables) :], strict=True)),
-            arrays["seldom"],
-            arrays["largest"],
-            meta["changes"],
-        ),
         tau=meta["tau"],
-        bar=meta["bar"],
+        views=tuple(_view(one, arrays) for one in meta["views"]),
         trimmed=tuple(meta["trimmed"]),
         clients=meta["clients"],
         rows=meta["rows"],
         training=Training(arrays["training"], *meta["training"]) if "training" in meta else None,
     )
+
+
+def _view(said: dict[str, Any], arrays: Arrays) -> View:
+    name, tables = said["name"], [(kind, lane) for kind in _KINDS for lane in LANES[kind]]
+    cuts = np.cumsum([size for *_, size in said["tails"]])[:-1]
+    made = []
+    for number, (values, (start, scale, above, _)) in enumerate(
+        zip(np.split(arrays[f"{name}.tails"], cuts), said["tails"], strict=True)
+    ):
+        lane = number < len(tables)
+        unit, cap = (UNITS[tables[number][1]], CAP) if lane else (SUM_UNIT, SUM_CAP)
+        made.append(Tail(values, start, scale, above, cap, unit))
+    tails = Tails(
+        dict(zip(tables, made[: len(tables)], strict=True)),
+        dict(zip(_KINDS, made[len(tables) :], strict=True)),
+        arrays[f"{name}.seldom"],
+        arrays[f"{name}.largest"],
+        said["changes"],
+    )
+    return View(next(kind for kind in VIEWS if kind.name == name), tails, said["bar"], said["usual"])

@@ -116,8 +116,8 @@ def evidence(tails: Tails, steps: Steps, total: FloatArray) -> IntArray:
             found[at] = (tail.of(total[at]) if tail.values.size else total[at]) + seldom
     logs = np.minimum(np.log(KAPPA) + (1.0 - KAPPA) * found, MOST_EVIDENCE)
     child = (steps.kind != FRESH) & (logs > 0)
-    # Beyond the largest tree of the reference a tree is no burst any more: its evidence counts in full again.
-    size = np.where(steps.tree > tails.largest_tree[steps.kind], 1, steps.tree)
+    # Twice as large as any of the reference, a tree is no burst any more: its evidence counts in full again.
+    size = np.where(steps.tree > 2 * tails.largest_tree[steps.kind], 1, steps.tree)
     logs = np.where(child, logs / (1.0 + (size - 1) / BURST), logs)
     # What a query has in common with one before it was evidence then, and is not again.
     again = (steps.kind == FRESH) & (logs > 0)

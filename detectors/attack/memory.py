@@ -1,4 +1,4 @@
-"""The attack lanes of one model at work: ordered queries in, findings about clients out."""
+"""The attack lanes of one model at work: ordered queries in, findings about clients and regions out."""
 
 from __future__ import annotations
 
@@ -6,75 +6,141 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regate.detectors.attack.clients import Clients
+from regate.detectors.attack.clients import Clients, Steps
 from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
-from regate.detectors.columns import IntArray
+from regate.detectors.attack.tide import Tide
+from regate.detectors.attack.views import View, owners, seen_by
+from regate.detectors.columns import HashArray, IntArray
 
 _TOLD_LANES = 3
+# A region's finding is a client's when he asked at least so many of its last eight queries.
+MOSTLY = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One finding about a client: which query crossed the bar, and what spoke most there."""
+    """One finding: which query crossed the bar, and what spoke most there."""
 
     row: int  # in the queries given
-    client: int
+    client: int  # 0: nobody's in particular
+    view: str
+    owner: int  # of the memory in which it was seen
     since_us: int  # when its evidence began to grow
     queries: int  # distinct ones since then
     level: float  # nats
     bar: float
     lanes: tuple[tuple[str, float], ...]  # -ln p of the lanes that said most at the query that crossed
+    askers: tuple[int, ...] = ()  # lower halves of the ids of who asked the queries that are remembered
 
 
 @dataclass(slots=True)
-class Memory:
-    """Client memory under one reference."""
+class Seen:
+    """One view at work."""
 
-    reference: AttackReference
-    table: Clients = field(default_factory=Clients)
-    queries: int = 0
-    nameless: int = 0  # queries without a client: seen, but by no client's memory
+    view: View
+    table: Clients
+    tide: Tide = field(default_factory=Tide)
 
-    def take(self, queries: Queries) -> list[Alarm]:
-        """Take queries in order of (event time, event id)."""
-        self.queries += queries.n
-        named = np.flatnonzero(queries.client != 0)
-        self.nameless += queries.n - len(named)
-        # Whoever is in a piece must find room in it; what is found does not depend on how queries are cut.
-        most = max(self.table.capacity // 2, 1)
-        pieces = [named[start : start + most] for start in range(0, len(named), most)]
-        return [alarm for piece in pieces for alarm in self._taken(queries.some(piece), piece)]
+    def take(self, reference: AttackReference, queries: Queries, rows: IntArray, owner: HashArray) -> list[Alarm]:
+        """Take some queries; return alarms.
 
-    def _taken(self, own: Queries, named: IntArray) -> list[Alarm]:
-        known = self.reference
-        steps = self.table.take(own, known.tau)
-        values = lane_values(steps, own.lanes, known.sketch.step)
+        :param rows: of the queries, where they are among all that were given.
+        """
+        known, table = self.view, self.table
+        steps = table.take(queries, reference.tau, owner)
+        values = lane_values(steps, queries.lanes, reference.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
-        if known.training is not None:
-            logs = logs + np.rint(known.training.evidence(own.member[steps.row]) * UNIT).astype(np.int64)
-        told = accumulate(self.table, steps, logs, known.bar, own.time_us[steps.row])
+        order = np.argsort(steps.row)
+        logs = self.tide.less(owner[steps.row], logs, order, known.usual)
+        if reference.training is not None and known.kind.by_client:
+            logs = logs + np.rint(reference.training.evidence(queries.member[steps.row]) * UNIT).astype(np.int64)
+        told = accumulate(table, steps, logs, known.bar, queries.time_us[steps.row])
         found = []
         for at in np.flatnonzero(told.alarm).tolist():
             row = int(steps.row[at])
-            kind = int(steps.kind[at])
-            said = [
-                (name, float(known.tails.lanes[kind, name].of(values[name][at : at + 1])[0])) for name in LANES[kind]
-            ]
-            if own.member[row]:
-                said.append(("training record", CAP))
-            said.sort(key=lambda one: -one[1])
             found.append(
                 Alarm(
-                    int(named[row]),
-                    int(own.client[row]),
+                    int(rows[row]),
+                    self._whose(queries, steps, at, int(told.count[at])),
+                    known.kind.name,
+                    int(owner[row]),
                     int(told.since_us[at]),
                     int(told.count[at]),
                     float(told.level[at]) / UNIT,
                     known.bar / UNIT,
-                    tuple(said[:_TOLD_LANES]),
+                    self._said(steps, values, at, member=bool(queries.member[row])),
+                    tuple(steps.chain.who[steps.remembered(at)].tolist()),
                 )
             )
-        return sorted(found, key=lambda one: one.row)
+        return found
+
+    def _whose(self, queries: Queries, steps: Steps, at: int, count: int) -> int:
+        """Return the client that an entry's alarm is about: who asked most, or all that it is about."""
+        mostly = self.view.kind.by_client or int(steps.own[at]) + 1 >= min(MOSTLY, count)
+        return int(queries.client[steps.row[at]]) if mostly else 0
+
+    def _said(
+        self, steps: Steps, values: dict[str, np.ndarray], at: int, *, member: bool
+    ) -> tuple[tuple[str, float], ...]:
+        """Return the lanes that said most."""
+        kind, lanes = int(steps.kind[at]), self.view.tails.lanes
+        said = [(name, float(lanes[kind, name].of(values[name][at : at + 1])[0])) for name in LANES[kind]]
+        if member:
+            said.append(("training record", CAP))
+        return tuple(sorted(said, key=lambda one: -one[1])[:_TOLD_LANES])
+
+
+@dataclass(slots=True)
+class Memory:
+    """All views under one reference."""
+
+    reference: AttackReference
+    capacity: int | None = None  # owners a view, for tests
+    queries: int = 0
+    nameless: int = 0  # queries without a client: seen by region only
+    views: tuple[Seen, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with empty tables."""
+        self.views = tuple(
+            Seen(view, Clients(capacity=(self.capacity if view.kind.by_client else None) or view.kind.capacity))
+            for view in self.reference.views
+        )
+
+    @property
+    def evicted(self) -> int:
+        """Return how many owners had to give way."""
+        return sum(seen.table.evicted for seen in self.views)
+
+    def level(self, view: str, owner: int) -> int | None:
+        """Return an owner's evidence in a view; None when he is not remembered any more."""
+        for seen in self.views:
+            if seen.view.kind.name == view and (slot := seen.table.slots.get(owner)) is not None:
+                return int(seen.table.sum[slot])
+        return None
+
+    def last_us(self, view: str, owner: int) -> int | None:
+        """Return when an owner's memory was last written to."""
+        for seen in self.views:
+            if seen.view.kind.name == view and (slot := seen.table.slots.get(owner)) is not None:
+                return int(seen.table.last_us[slot])
+        return None
+
+    def take(self, queries: Queries) -> list[Alarm]:
+        """Take queries in order of (event time, event id); return alarms by query, the client's own first."""
+        self.queries += queries.n
+        self.nameless += int((queries.client == 0).sum())
+        found: list[tuple[int, int, Alarm]] = []
+        for number, seen in enumerate(self.views):
+            rows = np.flatnonzero(seen_by(seen.view.kind, queries))
+            owner = owners(seen.view.kind, queries)
+            # Whoever is in a piece must find room in it; what is found does not depend on how queries are cut.
+            most = max(seen.table.capacity // 2, 1) if seen.view.kind.by_client else max(len(rows), 1)
+            for start in range(0, len(rows), most):
+                piece = rows[start : start + most]
+                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece])
+                found += [(alarm.row, number, alarm) for alarm in alarms]
+        return [alarm for *_, alarm in sorted(found, key=lambda one: one[:2])]

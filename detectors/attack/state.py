@@ -10,8 +10,9 @@ import numpy as np
 
 from regate.detectors.arrays import Arrays
 from regate.detectors.attack.clients import ARRAYS
+from regate.detectors.attack.memory import Seen
 from regate.detectors.attack.queries import Queries, joined
-from regate.detectors.attack.watch import AttackWatch
+from regate.detectors.attack.watch import AttackWatch, Open
 from regate.detectors.finding import Finding
 
 # 1,024 slots are half a megabyte.
@@ -22,25 +23,29 @@ PREFIX = "attack/"
 
 def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
     """Return the chunks of one model's attack lanes."""
-    table = watch.memory.table
-    used = len(table.slots)
     yield (
         f"{PREFIX}watch",
         {
             "reference": watch.memory.reference.digest,
+            "accused": list(watch.accused),
             "opened": watch.opened,
             "untold": watch.untold,
             "queries": watch.memory.queries,
             "nameless": watch.memory.nameless,
-            "evicted": table.evicted,
-            "used": used,
-            "open": [[client, finding.model_dump(mode="json")] for client, finding in sorted(watch.open.items())],
+            "views": [[len(one.table.slots), one.table.evicted, one.tide.off] for one in watch.memory.views],
+            "open": [
+                [whom, one.view, one.owner, one.finding.model_dump(mode="json")]
+                for whom, one in sorted(watch.open.items())
+            ],
         },
         {},
     )
-    for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
-        own = slice(start, min(start + SLOTS_A_CHUNK, used))
-        yield f"{PREFIX}slots/{number:06}", {}, {name: getattr(table, name)[own] for name in ARRAYS}
+    for seen in watch.memory.views:
+        name, table, used = seen.view.kind.name, seen.table, len(seen.table.slots)
+        yield f"{PREFIX}{name}/tide", {}, {"owner": seen.tide.owner, "logs": seen.tide.logs}
+        for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
+            own = slice(start, min(start + SLOTS_A_CHUNK, used))
+            yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in ARRAYS}
     if watch.waiting:
         waiting = joined(watch.waiting)
         for number, start in enumerate(range(0, waiting.n, WAITING_A_CHUNK)):
@@ -53,15 +58,29 @@ def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
     said = own.get(f"{PREFIX}watch")
     if said is None or said[0]["reference"] != watch.memory.reference.digest:
         return
-    meta, table = said[0], watch.memory.table
+    meta = said[0]
+    watch.accused = dict.fromkeys(meta["accused"])
     watch.opened, watch.untold = meta["opened"], meta["untold"]
-    watch.memory.queries, watch.memory.nameless, table.evicted = meta["queries"], meta["nameless"], meta["evicted"]
-    watch.open = {int(client): Finding.model_validate(finding) for client, finding in meta["open"]}
-    pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}slots/")]
-    if sum(len(piece["seen"]) for piece in pieces) == meta["used"] and pieces:  # a lost chunk: memory starts anew
-        for name in ARRAYS:
-            setattr(table, name, np.concatenate([piece[name] for piece in pieces]))
-        table.slots = {int(client): at for at, client in enumerate(table.client)}
+    watch.memory.queries, watch.memory.nameless = meta["queries"], meta["nameless"]
+    watch.open = {
+        whom: Open(Finding.model_validate(finding), view, int(owner)) for whom, view, owner, finding in meta["open"]
+    }
+    for seen, (used, evicted, off) in zip(watch.memory.views, meta["views"], strict=True):
+        _restore_view(seen, own, used, evicted, off)
     watch.waiting = [
         Queries(**arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
     ]
+
+
+def _restore_view(
+    seen: Seen, own: Mapping[str, tuple[dict[str, Any], Arrays]], used: int, evicted: int, off: int
+) -> None:
+    start, table = f"{PREFIX}{seen.view.kind.name}/", seen.table
+    table.evicted, seen.tide.off = evicted, off
+    if (tide := own.get(f"{start}tide")) is not None:
+        seen.tide.owner, seen.tide.logs = tide[1]["owner"], tide[1]["logs"]
+    pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{start}slots/")]
+    if sum(len(piece["seen"]) for piece in pieces) == used and pieces:  # a lost chunk: memory starts anew
+        for name in ARRAYS:
+            setattr(table, name, np.concatenate([piece[name] for piece in pieces]))
+        table.slots = {int(client): at for at, client in enumerate(table.client)}

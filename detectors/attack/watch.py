@@ -10,14 +10,21 @@ import numpy as np
 from regate.config.canonical import content_id
 from regate.detectors.attack.memory import Alarm, Memory
 from regate.detectors.attack.queries import Queries, joined, ordered
+from regate.detectors.attack.views import REGION
 from regate.detectors.columns import ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import six
 
 # A client that asked nothing for so long has gone, and its incident with it.
 QUIET_US = 3_600_000_000
-# Open incidents at once; beyond it the count alone goes on, and the last one says so.
+# Open incidents at once; beyond it the count alone goes on.
 MOST_OPEN = 1_000
+# Who was found is remembered for so many others; what he asks in a region is his, and no second finding.
+MOST_ACCUSED = 10_000
+_ACCUSED_QUERIES = 2  # of the last eight
+_HALF = 0xFFFFFFFF
+# Regions that are odd all at once are a change of the population.
+MOST_REGIONS = 3
 SEVERITY = 0.5
 _LOG10_E = float(np.log10(np.e))
 
@@ -29,15 +36,25 @@ def hex_name(client: int) -> str:
     return f"{client:016x}"
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An incident that goes on, and the memory in which it was seen."""
+
+    finding: Finding
+    view: str
+    owner: int
+
+
 @dataclass(slots=True)
 class AttackWatch:
-    """State: waiting queries, client memory, open incidents by client."""
+    """State: waiting queries, memory, open incidents by whom they are about."""
 
     key: ModelKey
     profile_digest: str
     memory: Memory
     waiting: list[Queries] = field(default_factory=list)
-    open: dict[int, Finding] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict)
+    accused: dict[int, None] = field(default_factory=dict)  # lower halves of ids, the latest last
     opened: int = 0
     untold: int = 0  # findings that found no room among the open ones
 
@@ -66,28 +83,37 @@ class AttackWatch:
         ]
         now_us = int(queries.time_us[-1])
         new = {one.incident for one in found}
-        table = self.memory.table
-        for client, first in list(self.open.items()):
-            slot = table.slots.get(client)
-            back = slot is None or int(table.sum[slot]) <= 0
-            gone = slot is not None and int(table.last_us[slot]) < now_us - QUIET_US
-            if (back or gone) and first.id not in new:
-                del self.open[client]
-                why = "its queries are normal again" if slot is not None and back else "it asks no more"
-                found.append(self._ended(first, now_us, why))
+        for whom, one in list(self.open.items()):
+            level, last_us = self.memory.level(one.view, one.owner), self.memory.last_us(one.view, one.owner)
+            back = level is None or level <= 0
+            gone = last_us is not None and last_us < now_us - QUIET_US
+            if (back or gone) and one.finding.id not in new:
+                del self.open[whom]
+                why = "its queries are normal again" if back else "no query for an hour"
+                found.append(self._ended(one.finding, now_us, why))
         return found
 
     def _finding(self, alarm: Alarm, queries: Queries, name: Name) -> Finding | None:
-        if alarm.client in self.open:  # told again after its evidence was gone: the same incident goes on
+        asker = int(queries.client[alarm.row])
+        whom = _whom(alarm.client) if alarm.client else f"region {alarm.owner:016x}"
+        # Told again after its evidence was gone, or by another view: the same incident goes on.
+        if whom in self.open or (asker and _whom(asker) in self.open):
             return None
-        if len(self.open) >= MOST_OPEN:
+        if not alarm.client and sum(one in self.accused for one in alarm.askers) >= _ACCUSED_QUERIES:
+            return None
+        regions = sum(one.view == REGION.name for one in self.open.values())
+        if len(self.open) >= MOST_OPEN or (not alarm.client and regions >= MOST_REGIONS):
             self.untold += 1
             return None
-        subject = name(alarm.client)
         self.opened += 1
+        if alarm.client:
+            self.accused.pop(alarm.client & _HALF, None)
+            self.accused[alarm.client & _HALF] = None
+            while len(self.accused) > MOST_ACCUSED:
+                del self.accused[next(iter(self.accused))]
         detected = int(queries.time_us[alarm.row])
-        identity = content_id("attack", str(self.key), str(alarm.client), detected, self.opened)
-        lanes = ", ".join(f"{lane} {value:.1f}" for lane, value in alarm.lanes if value > 0)
+        identity = content_id("attack", str(self.key), whom, detected, self.opened)
+        subject = name(alarm.client) if alarm.client else f"pattern:{identity[:16]}"
         finding = Finding(
             id=identity,
             incident=identity,
@@ -97,7 +123,7 @@ class AttackWatch:
             deployment=self.key.deployment,
             family="attack",
             kind="attack",
-            detector="attack",
+            detector=f"attack by {alarm.view}",
             subject=subject,
             severity=SEVERITY,
             evidence=six(alarm.level * _LOG10_E),
@@ -109,9 +135,9 @@ class AttackWatch:
             cell=detected // 1_000_000,
             events=self.memory.queries,
             profile_digest=self.profile_digest,
-            message=f"client {subject} asks what no client of the reference does, for {alarm.queries} queries: {lanes}",
+            message=_told(alarm, subject),
         )
-        self.open[alarm.client] = finding
+        self.open[whom] = Open(finding, alarm.view, alarm.owner)
         return finding
 
     def _ended(self, first: Finding, now_us: int, why: str) -> Finding:
@@ -122,6 +148,17 @@ class AttackWatch:
             "detected_us": now_us,
             "cell": now_us // 1_000_000,
             "events": self.memory.queries,
-            "message": f"client {first.subject}: {why}",
+            "message": f"{first.subject}: {why}",
         }
         return first.model_copy(update=said)
+
+
+def _whom(client: int) -> str:
+    return f"client {client:016x}"
+
+
+def _told(alarm: Alarm, subject: str) -> str:
+    lanes = ", ".join(f"{lane} {value:.1f}" for lane, value in alarm.lanes if value > 0)
+    if alarm.client:
+        return f"client {subject} asks what no client of the reference does, for {alarm.queries} queries: {lanes}"
+    return f"{alarm.queries} queries about one point, of no one client, are what the reference never had: {lanes}"

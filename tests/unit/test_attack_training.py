@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from regate.daemon.cli.main import app
 from regate.detectors.attack.codec import packed, unpacked
+from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
-from regate.detectors.attack.reference import AttackReference, fitted
+from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.training import LEAST_SHARE, made, usual_share
 from regate.detectors.build import build_profile
 from regate.detectors.columns import Slice

@@ -1,0 +1,234 @@
+"""Fitting the attack reference on reference rows, without labels of attacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from regate.detectors.attack import dependence, geometry, lattice, sketch, tails, training
+from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
+from regate.detectors.attack.evidence import (
+    LANES,
+    OWN_LANES,
+    SUM_CAP,
+    SUM_UNIT,
+    UNIT,
+    UNITS,
+    Tails,
+    accumulate,
+    evidence,
+    lane_values,
+    sums,
+)
+from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed, scrambled
+from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.reference import AttackReference, labels
+from regate.detectors.attack.tide import usual_of
+from regate.detectors.attack.training import Training
+from regate.detectors.attack.views import KINDS, REGION, Kind, View, owners
+from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray, Slice
+
+# False findings a query that the lanes may give, all together.
+RATE = 3e-5
+# Of the clients of the reference so many, those with the largest sums, are kept out of the tails and listed for review:
+# one attacker in the reference must not blind a lane.
+TRIMMED = 0.005
+LEAST_CLIENTS = 10
+# A few odd owners in a small reference must not make a bar that nothing reaches.
+MOST_BEYOND = 6.0
+LEAST_ROWS = 500
+
+
+def fitted(
+    rows: Slice, watched: tuple[str, ...], seed: int = 0, trained: Slice | None = None, weight: float = 1.0
+) -> AttackReference | str:
+    """Return the reference, or in a sentence why there is none.
+
+    :param watched: features in the order of the configuration.
+    :param trained: rows that the model was trained on; of them only a salted filter is kept.
+    :param weight: of the family: multiplies the rate of false findings that the bar allows.
+    """
+    inputs = inputs_of(rows.features, watched)
+    if not inputs.names or rows.n < LEAST_ROWS:
+        had = f"{rows.n} reference rows of {len(inputs.names)} features"
+        return f"no attack lanes: {had}; {LEAST_ROWS} rows of at least one are needed"
+    client: HashArray = np.zeros(rows.n, dtype=np.uint64) if rows.client is None else rows.client
+    clients = len(np.unique(client[client != 0]))
+    x = inputs.matrix(rows)
+    bits = bits_of(x)
+    hashed = mixed(bits)
+    made = sketch.fitted(x)
+    sketched, blocks = made.of(x), sketch.block_hashes(hashed)
+    tau = sketch.tau_of(sketched, seed)
+    bare = Queries(
+        rows.event_id,
+        rows.event_time_us,
+        client,
+        labels(rows),
+        sketched,
+        blocks,
+        np.zeros_like(blocks),
+        np.zeros((rows.n, len(OWN_LANES)), dtype=np.float32),
+        np.zeros(rows.n, dtype=np.bool_),
+    )
+    order = np.lexsort((rows.event_id, rows.event_time_us))
+    fresh = _fresh(bare, order, tau)
+    # What is alike must count once: edits, jitter and retries of one row would teach its oddities.
+    _, first = np.unique(hashed[fresh].sum(axis=1, dtype=np.uint64), return_index=True)
+    model = np.sort(fresh[first])
+    counted = np.zeros(rows.n, dtype=np.bool_)
+    counted[model] = True
+    start = AttackReference(
+        inputs=inputs,
+        sketch=made,
+        lattice=lattice.fitted(hashed[model], bits[model]),
+        geometry=geometry.fitted(x[model], made.centre, made.scale),
+        tree=dependence.fitted(x[model]),
+        tau=tau,
+        clients=clients,
+        rows=rows.n,
+        training=None if trained is None else _training(inputs, trained, hashed, client, seed),
+    )
+    queries = start.queries(rows, counted).some(order)
+    return _views(start, queries, RATE * weight)
+
+
+def _training(inputs: Inputs, trained: Slice, hashed: np.ndarray, client: HashArray, seed: int) -> Training:
+    """Return the filter of training rows, with how often the reference's clients ask about them."""
+    salt = int(scrambled(np.array([seed + 1], dtype=np.uint64) ^ hashed[:1].sum(dtype=np.uint64))[0])
+    found = training.made(mixed(bits_of(inputs.matrix(trained))), salt)
+    return replace(found, usual=training.usual_share(found.holds(hashed), client))
+
+
+def _fresh(bare: Queries, order: IntArray, tau: float) -> IntArray:
+    """Return the rows that are neither retries nor near to what their client has asked before."""
+    ordered = bare.some(order)
+    own = np.flatnonzero(ordered.client != 0)
+    if not own.size:
+        return order
+    steps = Clients(capacity=len(np.unique(bare.client))).take(ordered.some(own), tau)
+    return np.asarray(order[np.r_[own[steps.row[steps.kind == FRESH]], np.flatnonzero(ordered.client == 0)]])
+
+
+def _views(start: AttackReference, queries: Queries, rate: float) -> AttackReference:
+    """Fit each view; who stands out by client is kept out of all of them."""
+    known = queries.some(queries.client != 0)
+    everyone = np.unique(known.client)
+    if len(everyone) < LEAST_CLIENTS:
+        return replace(start, views=(_view(REGION, start, queries, owners(REGION, queries), rate, 0),))
+    odd = _odd(start, known, len(everyone))
+    usual = queries.some(~np.isin(queries.client, odd))
+    named = usual.some(usual.client != 0)
+    views = []
+    for kind in KINDS:
+        own = named if kind.by_client else usual
+        views.append(_view(kind, start, own, owners(kind, own), rate * kind.share, len(odd)))
+    return replace(start, views=tuple(views), trimmed=tuple(int(one) for one in odd))
+
+
+def _odd(start: AttackReference, queries: Queries, clients: int) -> HashArray:
+    """Return the clients with the largest sums."""
+    steps, values = _walked(start, queries, queries.client)
+    all_in = np.ones(len(steps.row), dtype=np.bool_)
+    level = _levels(start, queries, queries.client, _tails(steps, values, all_in))[1]
+    first = np.flatnonzero(steps.first)
+    peak = np.maximum.reduceat(level, first)
+    client = queries.client[steps.row[first]]
+    order = np.lexsort((client, -peak))
+    return np.asarray(client[order[: int(np.ceil(TRIMMED * clients))]])
+
+
+def _view(kind: Kind, start: AttackReference, queries: Queries, owner: HashArray, rate: float, hidden: int) -> View:
+    steps, values = _walked(start, queries, owner)
+    whole = _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_))
+    bar = _bar(start, queries, owner, steps, values, whole, rate, hidden)
+    logs = evidence(whole, steps, sums(whole, steps, values))
+    return View(kind, whole, round(bar * UNIT), usual_of(owner[steps.row], logs, np.argsort(steps.row)))
+
+
+def _walked(start: AttackReference, queries: Queries, owner: HashArray) -> tuple[Steps, dict[str, FloatArray]]:
+    """Return the entries of all reference queries with their lanes."""
+    table = Clients(capacity=max(len(np.unique(owner)), 1))
+    steps = table.take(queries, start.tau, owner)
+    return steps, lane_values(steps, queries.lanes, start.sketch.step)
+
+
+def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tails:
+    made: dict[tuple[int, str], tails.Tail] = {}
+    for kind, names in LANES.items():
+        at = (steps.kind == kind) & keep
+        for name in names:
+            own = values[name][at]
+            # A lane that never varies in the reference (no scores, no labels) says nothing.
+            constant = own.size and float(own.min()) == float(own.max()) and name in {"margin", "flip"}
+            made[kind, name] = tails.none(UNITS[name]) if constant else tails.fitted(own, UNITS[name])
+    share = np.array([float(((steps.kind == kind) & keep).sum() + 1) for kind in (FRESH, EDIT, NEAR)])
+    seldom = -np.log(share / (float(keep.sum()) + 3.0))
+    largest = [int(steps.tree[keep & (steps.kind == kind)].max(initial=1)) for kind in (FRESH, EDIT, NEAR)]
+    # The first query of an owner shares with none.
+    shared = steps.changed[keep & (steps.kind == FRESH) & ~steps.first]
+    changes = max(float(np.median(shared)), 1.0) if shared.size else 16.0
+    partial = Tails(made, {}, seldom, np.array(largest, dtype=np.int64), changes)
+    total = sums(partial, steps, values)
+    own_sums = {
+        kind: tails.fitted(total[(steps.kind == kind) & keep], SUM_UNIT, SUM_CAP) for kind in (FRESH, EDIT, NEAR)
+    }
+    return replace(partial, sums=own_sums)
+
+
+def _levels(start: AttackReference, queries: Queries, owner: HashArray, known: Tails) -> tuple[Steps, IntArray]:
+    """Return the entries of all queries and each owner's CUSUM at each; nothing depends on slices, so there is one."""
+    table = Clients(capacity=max(len(np.unique(owner)), 1))
+    steps = table.take(queries, start.tau, owner)
+    logs = evidence(known, steps, sums(known, steps, lane_values(steps, queries.lanes, start.sketch.step)))
+    return steps, accumulate(table, steps, logs, 1 << 60, queries.time_us[steps.row]).level
+
+
+def _bar(
+    start: AttackReference,
+    queries: Queries,
+    owner: HashArray,
+    steps: Steps,
+    values: dict[str, FloatArray],
+    whole: Tails,
+    rate: float,
+    hidden: int,
+) -> float:
+    """Return h: what theory asks, or the tail of excursions where the reference shows longer ones.
+
+    :param hidden: clients that were kept out for their large sums.
+    """
+    least = float(np.log(1.0 / rate))
+    # Two-fold by owner: nobody is judged by what he himself has taught.
+    side_of = (owner >> np.uint64(7)) & np.uint64(1)
+    fold = side_of[steps.row]
+    maxima: list[float] = []
+    for side in (0, 1):
+        other = _tails(steps, values, fold != side)
+        if any(not other.sums[kind].values.size and whole.sums[kind].values.size for kind in other.sums):
+            other = whole  # half of the owners show too little of some kind
+        # How long a burst may be is known from all: half of them do not show the longest.
+        other = replace(other, largest_tree=whole.largest_tree)
+        mine = side_of == side
+        if bool(mine.any()):
+            maxima += [value / UNIT for value in _excursions(start, queries.some(mine), owner[mine], other)]
+    if not maxima:
+        return least
+    ordered = np.sort(np.array(maxima))
+    k = int(np.clip(len(ordered) // 20, 5, 40))
+    if len(ordered) <= k:
+        return least
+    base = float(ordered[-k - 1])
+    # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
+    exceeded = float((ordered[-k:] - base).sum()) + hidden * float(ordered[-1] - base)
+    scale = max(exceeded / k, 0.1) * (1.0 + k**-0.5)  # one standard error above: a bar too low is told to people
+    by_tail = base + scale * float(np.log(max((k + hidden) / (queries.n * rate), 1.0)))
+    return max(least, min(by_tail, least + MOST_BEYOND))
+
+
+def _excursions(start: AttackReference, queries: Queries, owner: HashArray, known: Tails) -> list[int]:
+    """Return the height of every excursion of every owner, from one return to 0 to the next."""
+    steps, level = _levels(start, queries, owner, known)
+    peak = np.maximum.reduceat(level, np.flatnonzero(steps.first | (level <= 0)))
+    return [int(value) for value in peak if value > 0]
