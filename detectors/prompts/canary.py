@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from regate.detectors.prompts.decoders import DECODERS
+import numpy as np
+
+from regate.detectors.prompts.decoders import DECODERS, TURNS
 from regate.detectors.prompts.language import READS, letters, score
 from regate.detectors.prompts.normal import LONGEST
 
@@ -10,32 +12,31 @@ from regate.detectors.prompts.normal import LONGEST
 LEAST_LETTERS = 48
 # In prose nearly nine of ten characters are letters or spaces; in JSON, code and addresses far fewer.
 _PROSE = 0.8
-# So much of a payload's letters must be of many kinds: "aaaa" and test patterns read like anything.
+# Test patterns and empty pictures read like anything: letters must be of many kinds, none of them a quarter of all.
 _LEAST_KINDS = 12
+_COMMONEST = 0.25
 
 
 def encoded(text: str) -> tuple[str, ...]:
-    """Return the names of decoders that open a payload which reads like English; code within code by both names."""
+    """Return the names of decoders that open a payload which reads like English; of code within code both names."""
     text = text[:LONGEST]
-    found: list[str] = []
-    for outer in DECODERS:
-        once = outer.opened(text)
-        if once is None or not once.payload:
-            continue
-        if _speaks(once.payload):
-            found.append(outer.name)
-        elif outer.deep and len(letters(once.payload)) >= LEAST_LETTERS:
-            found += [f"{outer.name}, {inner.name}" for inner in DECODERS if _opens(inner.opened(once.payload))]
-    return tuple(found)
-
-
-def _opens(found: object) -> bool:
-    payload = getattr(found, "payload", "")
-    return bool(payload) and _speaks(payload)
+    opened = [(decoder, found) for decoder in DECODERS if (found := decoder.opened(text)) is not None and found.payload]
+    once = tuple(decoder.name for decoder, found in opened if _speaks(found.payload))
+    if once:
+        return once
+    return tuple(
+        f"{outer.name}, {inner.name}"
+        for outer, found in opened
+        if outer not in TURNS and len(found.payload) >= LEAST_LETTERS
+        for inner in DECODERS
+        if (twice := inner.opened(found.payload)) is not None and _speaks(twice.payload)
+    )
 
 
 def _speaks(payload: str) -> bool:
     codes = letters(payload)
-    if len(codes) < LEAST_LETTERS or score(codes) < READS or len(set(codes.tolist())) < _LEAST_KINDS:
+    if len(codes) < LEAST_LETTERS or len(codes) + payload.count(" ") < _PROSE * len(payload):
         return False
-    return (len(codes) + payload.count(" ")) >= _PROSE * len(payload)
+    counts = np.bincount(codes, minlength=26)
+    varied = int((counts > 0).sum()) >= _LEAST_KINDS and int(counts.max()) <= _COMMONEST * len(codes)
+    return varied and score(codes) >= READS

@@ -5,17 +5,20 @@ What reads like no English is tried, line by line: an instruction in plain words
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from regate.detectors.columns import FloatArray, IntArray
-from regate.detectors.prompts.language import FOREIGN, PAIRS, READS, SINGLE, cipher_scores, letters, score
+from regate.detectors.prompts.language import FOREIGN, PAIRS, READS, SINGLE, cipher_scores, letters, reads, score
 from regate.detectors.prompts.opened import Opened
 
 _LEAST_LETTERS = 24
 _LINE_LETTERS = 12
-# Of a key's letters each needs about eight of the text to be told from the other 25.
+# Each letter of a key needs about a dozen of the text to be told from the other 25.
 _LONGEST_KEY = 12
-_LETTERS_A_KEY = 8
+_LETTERS_A_KEY = 12
+_LEAST_KEYED = 72
 # A longer key fits any text better, by about so many bits in all for each letter of it.
 _PRICE = 7.0
 # Enough to find a key in; the rest is decoded with it.
@@ -45,7 +48,7 @@ def from_vigenere(text: str) -> Opened | None:
     parts = _foreign(text)
     code = letters("".join(part for part, foreign in parts if foreign))
     head = code[:_ENOUGH]
-    if len(code) < _LETTERS_A_KEY * 3 or float(cipher_scores(head).max()) > FOREIGN:
+    if len(code) < _LEAST_KEYED or float(cipher_scores(head).max()) > FOREIGN:
         return None
     key = _key(head)
     if key is None:
@@ -61,32 +64,29 @@ def _shifted(text: str, choice: list[int]) -> Opened | None:
         return None
     scores = cipher_scores(code)
     best = int(scores.argmax()) % scores.shape[1]
-    if best not in choice or scores.max() < FOREIGN + _doubt(len(code)):
+    if best not in choice:
         return None
-    return _written(parts, (code - best) % 26 if best < 26 else (best - 26 - code) % 26)
+    plain = (code - best) % 26 if best < 26 else (best - 26 - code) % 26
+    return _written(parts, plain) if reads(plain) or reads(plain[::-1]) else None
 
 
-def _doubt(n: int) -> float:
-    """Return how much the best of many scores is above the usual by chance, for texts of ``n`` letters."""
-    return 3.0 / float(np.sqrt(n))
-
-
-def _foreign(text: str) -> list[tuple[str, bool]]:
+@lru_cache(maxsize=4)  # each cipher asks for it
+def _foreign(text: str) -> tuple[tuple[str, bool], ...]:
     """Return the lines of a text, with whether they read like no English; short lines go with the line before."""
     if score(letters(text)) >= READS:
-        return [(text, False)]
+        return ((text, False),)
     parts: list[tuple[str, bool]] = []
     for line in text.splitlines(keepends=True):
         codes = letters(line)
-        plain = score(codes) >= FOREIGN + _doubt(len(codes)) if len(codes) >= _LINE_LETTERS else None
+        plain = reads(codes) if len(codes) >= _LINE_LETTERS else None
         before = parts[-1][1] if parts else True
         parts.append((line, before if plain is None else not plain))
-    return parts
+    return tuple(parts)
 
 
 def _key(code: IntArray) -> IntArray | None:
     """Return the key under which letters read like English: of each length the likeliest, then mended by pairs."""
-    best, found = -np.inf, None
+    best, found = 0.0, None  # of a wrong key letters are as likely as by chance
     for size in range(2, min(_LONGEST_KEY, len(code) // _LETTERS_A_KEY) + 1):
         count = np.bincount(np.arange(len(code)) % size * 26 + code, minlength=size * 26).reshape(size, 26)
         fits = count @ _FITS.T
@@ -96,7 +96,7 @@ def _key(code: IntArray) -> IntArray | None:
     if found is None:
         return None
     key = _mended(code, found)
-    return key if score((code - np.resize(key, len(code))) % 26) >= FOREIGN + _doubt(len(code)) else None
+    return key if reads((code - np.resize(key, len(code))) % 26) else None
 
 
 def _mended(code: IntArray, key: IntArray) -> IntArray:
@@ -114,7 +114,7 @@ def _mended(code: IntArray, key: IntArray) -> IntArray:
     return key
 
 
-def _written(parts: list[tuple[str, bool]], plain: IntArray) -> Opened:
+def _written(parts: tuple[tuple[str, bool], ...], plain: IntArray) -> Opened:
     """Put plain letters in the places of those of the foreign parts."""
     signs = iter(bytes((plain + 97).astype(np.uint8)).decode("ascii"))
     whole, payload = [], []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from regate.detectors.prompts import ciphers, encodings, spellings
+from regate.detectors.prompts.language import letters, reads
 from regate.detectors.prompts.normal import LONGEST
 from regate.detectors.prompts.opened import Opened
 
@@ -19,8 +20,6 @@ class Decoder:
 
     name: str
     read: Callable[[str], Opened | None]
-    # Whether what it opens may hold code again. Turning words opens nearly every text, so nothing is sought behind it.
-    deep: bool = True
 
     def opened(self, text: str) -> Opened | None:
         """Return what is found in a text, cut to the longest that is looked at."""
@@ -33,11 +32,13 @@ class Decoder:
         return None if found is None else found.text
 
 
-DECODERS: tuple[Decoder, ...] = (
+# What these open may be code again.
+ENCODINGS = (
     Decoder("tags", encodings.from_tags),
     Decoder("selectors", encodings.from_selectors),
     Decoder("unseen bits", encodings.from_unseen_bits),
     Decoder("ecoji", encodings.from_ecoji),
+    Decoder("offset", encodings.from_offset),
     Decoder("base64", encodings.from_base64),
     Decoder("hex", encodings.from_hex),
     Decoder("base32", encodings.from_base32),
@@ -49,16 +50,23 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("morse", spellings.from_morse),
     Decoder("nato", spellings.from_nato),
     Decoder("algebra", spellings.from_algebra),
+)
+# These too, if it does not read like a language yet: letters shifted and turned.
+CIPHERS = (
     Decoder("spaced", spellings.from_spaced),
-    Decoder("leet", spellings.from_leet),
     Decoder("rot13", ciphers.from_rot13),
     Decoder("caesar", ciphers.from_caesar),
     Decoder("atbash", ciphers.from_atbash),
     Decoder("vigenere", ciphers.from_vigenere),
     Decoder("reversed", spellings.from_reversed),
-    Decoder("reversed in words", spellings.from_reversed_in_words, deep=False),
-    Decoder("reversed words", spellings.from_reversed_words, deep=False),
 )
+# These open so many texts that nothing is sought behind them.
+TURNS = (
+    Decoder("leet", spellings.from_leet),
+    Decoder("reversed in words", spellings.from_reversed_in_words),
+    Decoder("reversed words", spellings.from_reversed_words),
+)
+DECODERS = (*ENCODINGS, *CIPHERS, *TURNS)
 
 
 def readings(text: str) -> Iterator[tuple[str, Opened]]:
@@ -68,13 +76,13 @@ def readings(text: str) -> Iterator[tuple[str, Opened]]:
         found = decoder.opened(text)
         if found is not None:
             yield decoder.name, found
-            if decoder.deep:
+            if decoder in ENCODINGS or (decoder in CIPHERS and not reads(letters(found.text))):
                 first.append((decoder.name, found))
     left = _MOST_TEXTS
     for name, outer in first:
         for decoder in DECODERS:
             found = decoder.opened(outer.text)
-            if found is not None and decoder.name != name and found.text != text:
+            if found is not None and found.text != text:
                 yield f"{name}, {decoder.name}", found
                 left -= 1
             if left == 0:

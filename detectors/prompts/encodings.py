@@ -19,7 +19,7 @@ _BASE32 = re.compile(r"[A-Z2-7]{24,}={0,6}")
 _HEX = re.compile(r"(?:(?:0x|\\x|%|=)?[0-9a-fA-F]{2}[ \n:,;-]{0,2}){16,}")
 _HEX_NOISE = re.compile(r"0x|[^0-9a-fA-F]")
 _PERCENT = re.compile(r"(?:[%=][0-9a-fA-F]{2})+")
-_ENTITY = re.compile(r"(?:&#[0-9]{1,7};|&#[xX][0-9a-fA-F]{1,6};)+|&[A-Za-z][A-Za-z0-9]{1,30};")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _ESCAPE = re.compile(r"\\u\{?([0-9a-fA-F]{4,6})\}?|\\U([0-9a-fA-F]{8})|\\x([0-9a-fA-F]{2})|U\+([0-9a-fA-F]{4,6})[ ,]?")
 _BITS = re.compile(r"[01][01 \n,]{62,}")
 _CODES = re.compile(r"[0-9]{2,3}(?:[ ,;\n]{1,2}[0-9]{2,3}){15,}")
@@ -27,6 +27,9 @@ _TAGS = re.compile("[\U000e0020-\U000e007e\U000e2010-\U000e2027]{8,}")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _UNSEEN_BITS = re.compile("[\u200b-\u200d\u2060-\u2064\ufeff]")
 _ECOJI = re.compile(f"[{''.join(ECOJI)}]" + f"[\n{''.join(ECOJI)}]{{15,}}")
+_PICTURE = re.compile("[\U0001f000-\U0001f9ff]")
+_STRANGE = re.compile("[\u2000-\U000dffff]")
+_FIRST_PICTURE = 0x1F300
 _MOST_CODE = 0x10FFFF
 # An address of a web search is written so too; a whole text without a space and with so many spaces in code is not.
 _CODED_SPACES = 12
@@ -139,12 +142,14 @@ def from_codes(text: str) -> Opened | None:
 
 def from_tags(text: str) -> Opened | None:
     """Open the Unicode tag block, which repeats ASCII unseen."""
-    return replaced(_TAGS, lambda run: "".join(chr(ord(sign) - 0xE0000) for sign in run), text)
+    return (
+        None if text.isascii() else replaced(_TAGS, lambda run: "".join(chr(ord(sign) - 0xE0000) for sign in run), text)
+    )
 
 
 def from_selectors(text: str) -> Opened | None:
     """Open bytes that are written as variation selectors, behind one sign or many."""
-    signs = _SELECTORS.findall(text)
+    signs = [] if text.isascii() else _SELECTORS.findall(text)
     if len(signs) < 16:
         return None
     codes = [ord(sign) for sign in signs]
@@ -154,7 +159,7 @@ def from_selectors(text: str) -> Opened | None:
 
 def from_unseen_bits(text: str) -> Opened | None:
     """Open bits that are written in two kinds of unseen characters."""
-    signs = "".join(_UNSEEN_BITS.findall(text))
+    signs = "" if text.isascii() else "".join(_UNSEEN_BITS.findall(text))
     kinds = sorted(set(signs))
     if len(signs) < 64 or len(kinds) != 2:
         return None
@@ -171,20 +176,42 @@ def from_ecoji(text: str) -> Opened | None:
     """Open Ecoji: four emoji are five bytes."""
 
     def opens(run: str) -> str | None:
-        values = [ECOJI[sign] for sign in run if sign != "\n"]
-        values += [0] * (-len(values) % 4)
-        data = bytearray()
-        for a, b, c, d in zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True):
-            data += (a << 30 | b << 20 | c << 10 | d).to_bytes(5, "big")
-        return readable(bytes(data).rstrip(b"\0"))
+        return _tens([ECOJI[sign] for sign in run if sign != "\n"])
 
-    return None if text.isascii() else replaced(_ECOJI, opens, text)
+    return replaced(_ECOJI, opens, text) if _PICTURE.search(text) else None
+
+
+def from_offset(text: str) -> Opened | None:
+    """Open text that is written in signs of another block: bytes, or ten bits a sign, from the block's first one on."""
+    signs = [] if text.isascii() else _STRANGE.findall(text)
+    if len(signs) < 24 or len(signs) * 2 < len(text):
+        return None
+    codes = [ord(sign) for sign in signs]
+    low, high = min(codes), max(codes)
+    if high - low >= 1024:
+        return None
+    for base in dict.fromkeys((low & ~0xFF, low & ~0x3FF, _FIRST_PICTURE)):
+        values = [code - base for code in codes]
+        if min(values) < 0 or max(values) >= 1024:
+            continue
+        found = readable(bytes(values)) if max(values) < 256 else _tens(values)
+        if found is not None:
+            return Opened(_STRANGE.sub("", text) + "\n" + found, found)
+    return None
+
+
+def _tens(values: list[int]) -> str | None:
+    """Return the text of ten bits a value."""
+    values = values + [0] * (-len(values) % 4)
+    data = bytearray()
+    for a, b, c, d in zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True):
+        data += (a << 30 | b << 20 | c << 10 | d).to_bytes(5, "big")
+    return readable(bytes(data).rstrip(b"\0"))
 
 
 def _characters(groups: list[str]) -> str | None:
-    if any(not 5 <= len(group) <= 32 for group in groups):
-        return None
-    codes = [int(group, 2) for group in groups]
-    if max(codes, default=0) > _MOST_CODE:
+    codes = [int(group, 2) for group in groups if 5 <= len(group) <= 32]
+    codes = [code for code in codes if code <= _MOST_CODE]
+    if len(codes) * 10 < len(groups) * 9:  # the last one may be cut
         return None
     return readable("".join(map(chr, codes)).encode("utf-8", "ignore"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from regate.detectors.columns import FloatArray, IntArray
@@ -14,6 +16,7 @@ FOREIGN = 0.35
 
 _STEPS = "0123456789abcdefghijklmnopqrstuvwxyz"
 PAIRS: FloatArray = np.array([[_STEPS.index(step) / 5.0 - 4.0 for step in row] for row in BIGRAMS.split()])
+_FLAT = PAIRS.ravel()
 SINGLE: FloatArray = np.log2(np.array(LETTERS) / sum(LETTERS) * 26.0)
 
 
@@ -29,15 +32,24 @@ _MIRRORED: FloatArray = np.stack([_under((shift - _ALPHABET) % 26) for shift in 
 _CIPHERS: FloatArray = np.concatenate([_SHIFTED, _MIRRORED])
 
 
+# Several decoders ask the same of one text, one after the other.
+@lru_cache(maxsize=8)
 def letters(text: str) -> IntArray:
-    """Return the ASCII letters of a text as numbers 0 to 25."""
+    """Return the ASCII letters of a text as numbers 0 to 25, read only."""
     codes = (np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8) | 0x20) - 97
-    return codes[codes < 26].astype(np.int64)
+    found: IntArray = codes[codes < 26].astype(np.int64)
+    found.setflags(write=False)
+    return found
 
 
 def score(codes: IntArray) -> float:
     """Return bits a pair of letters above chance; 0 for fewer than two letters."""
-    return float(PAIRS[codes[:-1], codes[1:]].mean()) if len(codes) > 1 else 0.0
+    return float(_FLAT[codes[:-1] * 26 + codes[1:]].sum()) / (len(codes) - 1) if len(codes) > 1 else 0.0
+
+
+def reads(codes: IntArray) -> bool:
+    """Return whether letters read like a language more than chance would have it, be they few or many."""
+    return score(codes) >= FOREIGN + 2.0 / float(np.sqrt(max(len(codes), 1)))
 
 
 def cipher_scores(codes: IntArray) -> FloatArray:

@@ -30,17 +30,17 @@ def shingles(skeleton: str, size: int = SHINGLE) -> HashArray:
     total = np.zeros(n, dtype=np.uint64)
     for place in range(size):
         total = total * _BASE + codes[place : place + n]
-    return np.unique(scrambled(total))
+    hashes = np.sort(scrambled(total))
+    first = np.ones(n, dtype=np.bool_)
+    np.not_equal(hashes[1:], hashes[:-1], out=first[1:])
+    return hashes[first]
 
 
 def signature(hashes: HashArray) -> ByteArray:
     """Return ``uint8[64]`` of sorted distinct hashes (at least one)."""
-    part = (hashes >> np.uint64(58)).astype(np.int64)
-    filled, first = np.unique(part, return_index=True)
-    least = np.zeros(SLOTS, dtype=np.uint64)
-    least[filled] = hashes[first]
-    full = np.zeros(SLOTS, dtype=np.bool_)
-    full[filled] = True
+    first = np.searchsorted(hashes, _STARTS)
+    least = hashes[np.minimum(first, len(hashes) - 1)]
+    full = least >> np.uint64(58) == _PARTS
     for empty in np.flatnonzero(~full).tolist():
         probe = _PROBES[empty]
         least[empty] = least[probe[full[probe]][0]]
@@ -65,5 +65,7 @@ def _probes() -> IntArray:
     return np.argsort(mixed, axis=1, kind="stable")
 
 
+_PARTS: HashArray = np.arange(SLOTS, dtype=np.uint64)
+_STARTS: HashArray = _PARTS << np.uint64(58)
 _PROBES = _probes()
 _SALTS: HashArray = np.arange(SLOTS, dtype=np.uint64) << np.uint64(32)

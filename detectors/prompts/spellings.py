@@ -12,9 +12,12 @@ from regate.detectors.prompts.tables import LEET, LEET_PAIRS, MORSE, NATO
 
 _MORSE = re.compile(r"[.\-\u2212\u2013\u2014\u00b7\u2022_/| \t\n]{30,}")
 _DASHES = str.maketrans("\u2212\u2013\u2014_\u00b7\u2022|\t", "----../ ")
-_NATO_SIGN = re.compile("|".join(sorted(map(re.escape, NATO), key=len, reverse=True)), re.IGNORECASE)
+# A cheap look first: English in spelling words has nearly all of these.
+_NATO_USUAL = ("echo", "tango", "oscar", "india", "november", "sierra", "hotel", "romeo")
+_LEAST_USUAL = 5
 _LEET_PAIR = re.compile("|".join(sorted(map(re.escape, LEET_PAIRS), key=len, reverse=True)))
 _LEET = re.compile(r"[A-Za-z][0-9@$!|+]|[0-9@$|+(][A-Za-z]|[|/\\][-_)(=<>/\\]")
+_MIXED = re.compile(r"[0-9][A-Za-z]")  # names end with numbers, words in leetspeak do not only
 _WORD = re.compile(r"[^\s]+")
 _LETTERED = re.compile(r"[A-Za-z]+")
 _SPACED = re.compile(r"(?<!\w)\w(?:[^\w\n]{1,4}\w(?!\w)){11,}")
@@ -54,6 +57,9 @@ def from_morse(text: str) -> Opened | None:
 
 def from_nato(text: str) -> Opened | None:
     """Open letters that are spelt as words (Alfa, Bravo, ...), if they are a third of the text's words."""
+    spelt_out = text.casefold()
+    if sum(word in spelt_out for word in _NATO_USUAL) < _LEAST_USUAL:
+        return None
     words = text.split()
     stands = [NATO.get(word.casefold().strip(",.;:!?\"'()[]") or word, NATO.get(word.casefold())) for word in words]
     spelt = [letter for letter in stands if letter is not None]
@@ -72,8 +78,8 @@ def from_leet(text: str) -> Opened | None:
         return None
     whole = _LEET_PAIR.sub(lambda pair: LEET_PAIRS[pair.group()], text).translate(LEET)
     words = [word for word in _WORD.findall(text) if any(map(str.isalnum, word))]
-    mixed = [word for word in words if _LEET.search(word)]
-    payload = whole if len(mixed) * 5 >= len(words) * 2 and _varied(mixed) else ""
+    mixed = [word for word in words if _MIXED.search(word)]
+    payload = whole if len(mixed) * 3 >= len(words) and _varied(mixed) else ""
     return Opened(whole, payload)
 
 
@@ -108,10 +114,9 @@ def from_reversed_words(text: str) -> Opened | None:
     words = text.split()
     if len(words) < _LEAST_WORDS:
         return None
-    plain = [word.casefold().strip(",.;:!?\"'()[]") for word in words]
-    following = list(pairwise(plain))
-    right = sum(pair in _PAIRS for pair in following)
-    wrong = sum(pair[::-1] in _PAIRS for pair in following)
+    following = Counter(pairwise(text.casefold().split()))
+    right = sum(following[pair] for pair in _PAIRS)
+    wrong = sum(following[pair[::-1]] for pair in _PAIRS)
     if right > wrong:
         return None
     whole = " ".join(words[::-1])
