@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from regate.detectors.prompts.decoders import readings
 from regate.detectors.prompts.minhash import ByteArray, bands, shingles, signature, similarity
@@ -25,8 +26,10 @@ _CONTAINED = 0.25
 _LEAST_COMMON = 30
 _CERTAIN = 0.9
 _MOST_CANDIDATES = 16
-# Prompts from one template share keys; only so many are told apart by one.
+_MOST_OTHERS = 4
+# Prompts from one template share keys; the newest of them are enough to be found by one.
 _MOST_A_KEY = 64
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Match:
     similarity: float  # share of shingles in common, or the share of the known text that was found
     decoder: str  # "plain", or the decoders that opened it
     contained: bool  # whether it was found as a part
+    also: tuple[str, ...] = ()  # other known texts that are alike or held, the best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Library:
     capacity: int = CAPACITY
     evicted: int = 0
     _entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
-    _exact: dict[bytes, str] = field(default_factory=dict)
+    _exact: dict[bytes, list[str]] = field(default_factory=dict)
     _by_band: dict[int, list[str]] = field(default_factory=dict)
     _by_anchor: dict[int, list[str]] = field(default_factory=dict)
 
@@ -81,12 +85,12 @@ class Library:
             self.remove(next(iter(self._entries)))
             self.evicted += 1
         self._entries[id] = entry
-        self._exact.setdefault(entry.digest, id)
+        self._exact.setdefault(entry.digest, []).append(id)
         for index, own_keys in ((self._by_band, keys), (self._by_anchor, anchors)):
             for key in own_keys:
                 known = index.setdefault(key, [])
-                if len(known) < _MOST_A_KEY:
-                    known.append(id)
+                known.append(id)
+                del known[:-_MOST_A_KEY]
         return True
 
     def remove(self, id: str) -> None:
@@ -94,15 +98,11 @@ class Library:
         entry = self._entries.pop(id, None)
         if entry is None:
             return
-        if self._exact.get(entry.digest) == id:
-            del self._exact[entry.digest]
-        for index, keys in ((self._by_band, entry.bands), (self._by_anchor, entry.anchors)):
-            for key in keys:
-                known = index.get(key, [])
-                if id in known:
-                    known.remove(id)
-                if not known:
-                    index.pop(key, None)
+        _dropped(self._exact, entry.digest, id)
+        for band in entry.bands:
+            _dropped(self._by_band, band, id)
+        for anchor in entry.anchors:
+            _dropped(self._by_anchor, anchor, id)
 
     def match(self, text: str) -> Match | None:
         """Return the known text of which most is found in a text, as it is or in code."""
@@ -125,7 +125,8 @@ class Library:
         letters = skeleton(normalised(text))
         exact = self._exact.get(_digest(letters))
         if exact is not None:
-            return float("inf"), Match(exact, 1.0, decoder, contained=False)
+            others = tuple(exact[1 : 1 + _MOST_OTHERS])
+            return float("inf"), Match(exact[0], 1.0, decoder, contained=False, also=others)
         hashes = shingles(letters)
         if len(hashes) < LEAST_SHINGLES:
             return None
@@ -136,12 +137,15 @@ class Library:
             for key in self._by_anchor.keys() & set(shingles(letters, ANCHOR).tolist())
             for id in self._by_anchor[key]
         )
-        best: tuple[float, Match] | None = None
-        for known, _ in (votes + anchors).most_common(_MOST_CANDIDATES):
-            found = self._compared(known, own, anchors[known], decoder)
-            if found is not None and (best is None or found[0] > best[0]):
-                best = found
-        return best
+        compared = (
+            self._compared(known, own, anchors[known], decoder)
+            for known, _ in (votes + anchors).most_common(_MOST_CANDIDATES)
+        )
+        found = sorted((one for one in compared if one is not None), key=lambda one: (-one[0], one[1].id))
+        if not found:
+            return None
+        agreement, best = found[0]
+        return agreement, replace(best, also=tuple(other.id for _, other in found[1 : 1 + _MOST_OTHERS]))
 
     def _compared(self, id: str, own: ByteArray, anchors: int, decoder: str) -> tuple[float, Match] | None:
         entry = self._entries[id]
@@ -155,6 +159,14 @@ class Library:
         if share >= _CONTAINED and share * entry.shingles >= _LEAST_COMMON:
             return agreement, Match(id, max(alike, share), decoder, contained=True)
         return None
+
+
+def _dropped(index: dict[_Key, list[str]], key: _Key, id: str) -> None:
+    known = index.get(key, [])
+    if id in known:
+        known.remove(id)
+    if not known:
+        index.pop(key, None)
 
 
 def _digest(letters: str) -> bytes:

@@ -19,8 +19,8 @@ _MARKS = re.compile(
 )
 _SEPARATORS = re.compile(r"[\W_]+")
 _SPACED = re.compile(r"(?<!\w)\w(?: \w(?!\w)){2,}")
-# l, I and 1 look alike, and leetspeak writes one sign for all of them.
-_SKELETON = {ord(" "): None, ord("l"): "i"}
+# l, I and 1 look alike, as O and 0 do; leetspeak writes one sign for i and l.
+_SKELETON = {ord(" "): None, ord("l"): "i", ord("1"): "i", ord("0"): "o"}
 
 
 def normalised(text: str) -> str:
@@ -42,8 +42,8 @@ def normalised(text: str) -> str:
 
 
 def skeleton(normal: str) -> str:
-    """Return a normalised text without spaces and with one sign for i and l: what shingles are cut from."""
-    return normal.translate(_SKELETON)
+    """Return a normalised text without spaces and with one sign for what looks alike: what shingles are cut from."""
+    return normal.replace("rn", "m").translate(_SKELETON)
 
 
 def _joined(run: re.Match[str]) -> str:

@@ -34,6 +34,21 @@ _LOOKALIKES = {
     "y": "уУΥγʏүҮᎩꓬʎɣ¥",
     "z": "ᴢΖζʐᏃꓜƶȥʒ",
 }
+# Rarer ones by code point, of the confusables that Unicode lists (Technical Standard 39).
+_RARE = """
+a 237a 102a0 16f40 / b 13cf 1472 15af a7b4 10282 102a1 10301 / c 3a3 2ca4 2ca5 102a2 10302 10415 1043d 1051c 118e9
+118f2 1f74c / d 13e7 146f 15de a4d2 / e 22ff 2d39 ab32 10286 118a6 118ae / f 584 1e9d a798 a799 ab35 10287 102a5 10525
+118a2 118c2 1d213 / g 18d 13f3 1d83 / h 13c2 157c 2c8e 102cf / i 2373 a647 118c3 / j 148d / k 16d5 2c94 10518 / l 1c0
+5c0 5d5 5df 627 661 6f1 7ca 14aa 16c1 23fd 2502 2c92 2cd0 2d4f 1028a 10309 10320 1041b 10526 118a3 118b2 16f16 16f28
+1d22a 1e8c7 / m 15f0 16d6 2c98 102b0 10311 / n 57c 2c9a 10513 / o 647 665 6be 6c1 6d5 6f5 7c0 a66 ae6 b20 b66 be6 c02
+c66 c82 ce6 d02 d20 d66 d82 e50 ed0 101d 1040 10ff 12d0 1d11 2c9e 2c9f 2d54 3007 ab3d 10292 102ab 10404 1042c 104c2
+104ea 10516 114d0 118b5 118c8 118d7 118e0 / p 146d 2374 2ca2 2ca3 10295 / q 563 2d55 / r 13d2 1587 2c85 ab47 ab48 ab81
+104b4 16f35 1d216 / s 1bd 13d5 10296 10420 10448 118c1 16f3a / t 22a4 27d9 2ca6 10297 102b1 10315 118bc 16f0a 1f768 /
+u 28b 1200 222a 22c3 a79f ab4e ab52 104ce 104f6 118b8 118d8 16f42 / v 5d8 667 6f7 142f 22c1 2d38 a6df 1051d 11706
+118a0 118c0 16f08 1d20d / w 561 13d4 1170a 1170e 1170f 118e6 118ef / x 1541 157d 166e 16b7 2573 292b 292c 2a2f 2cac
+2d5d a7b3 10290 102b4 10317 10322 10527 118ec / y 10e7 13bd 1d8c 1eff 2ca8 ab5a 102b2 118a4 118dc 16f43 / z 102f5
+118a9 118c4 118e5
+"""
 _BRAILLE = (
     "\u2801\u2803\u2809\u2819\u2811\u280b\u281b\u2813\u280a\u281a\u2805\u2807\u280d\u281d\u2815\u280f\u281f\u2817"
     "\u280e\u281e\u2825\u2827\u283a\u282d\u283d\u2835"
@@ -43,6 +58,8 @@ _LATIN = "abcdefghijklmnopqrstuvwxyz"
 _BLOCKS = (0x1F150, 0x1F170, 0x1F1E6)
 
 CONFUSABLES: dict[int, str] = {ord(other): letter for letter, others in _LOOKALIKES.items() for other in others}
+for _row in _RARE.split("/"):
+    CONFUSABLES |= {int(code, 16): _row.split()[0] for code in _row.split()[1:]}
 CONFUSABLES |= {block + place: letter for block in _BLOCKS for place, letter in enumerate(_LATIN)}
 CONFUSABLES |= {ord(cell): letter for cell, letter in zip(_BRAILLE, _LATIN, strict=True)}
 # The tag block repeats ASCII, unseen; converters shift whole texts there, quotation marks and dashes too.
