@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,16 @@ def main() -> None:
     print(f"{len(benign)} benign texts: {len(false)} matches, {len(told_benign)} canaries", false, told_benign)
     short = [text[:500] for text in benign if len(text) >= 500][:1_000]
     for name, call in (("match", library.match), ("encoded", encoded)):
-        cost = []
-        for text in short:
-            start = time.perf_counter()
-            call(text)
-            cost.append(time.perf_counter() - start)
-        print(f"{name}, 500 characters: µs median, 90 %, 99 %", np.rint(np.quantile(cost, [0.5, 0.9, 0.99]) * 1e6))
+        cost = [min(_cost(call, text) for _ in range(2)) for text in short]
+        print(
+            f"{name}, 500 characters: µs of CPU, median, 90 %, 99 %", np.rint(np.quantile(cost, [0.5, 0.9, 0.99]) * 1e6)
+        )
+
+
+def _cost(call: Callable[[str], object], text: str) -> float:
+    start = time.process_time()
+    call(text)
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

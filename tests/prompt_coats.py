@@ -129,6 +129,7 @@ COATS: dict[str, Coat] = {
     "atbash": lambda text, _: _mirrored(text),
     "atbash, shifted": lambda text, _: _shifted(_mirrored(text), 5),
     "caesar, asked to decode": lambda text, rng: _asked(_shifted(text.replace("\n", " "), rng.randint(1, 25))),
+    "rot47": lambda text, _: "".join(chr(33 + (ord(sign) + 14) % 94) if "!" <= sign <= "~" else sign for sign in text),
     "vigenere, key of 9": lambda text, _: _vigenere(text, "lighthous"),
     "binary": lambda text, _: " ".join(f"{ord(sign):08b}" for sign in text),
     "binary, unbroken": lambda text, _: "".join(f"{byte:08b}" for byte in text.encode()),

@@ -1,4 +1,4 @@
-"""Decoders of letter ciphers: Caesar's 25 shifts, Atbash (shifted or not), Vigenère with keys of up to 12 letters.
+"""Decoders of letter ciphers: Caesar's 25 shifts, ROT47, Atbash (shifted or not), Vigenère with short keys.
 
 What reads like no English is tried, line by line: an instruction in plain words may stand before the code.
 """
@@ -24,6 +24,7 @@ _PRICE = 7.0
 # Enough to find a key in; the rest is decoded with it.
 _ENOUGH = 2_048
 _SHIFT = np.arange(26)
+_HALF_OF_ASCII = {33 + place: chr(33 + (place + 47) % 94) for place in range(94)}
 # [shift, letter]: log likelihood of a letter of the code if the key there is ``shift``.
 _FITS: FloatArray = SINGLE[(_SHIFT[None, :] - _SHIFT[:, None]) % 26]
 
@@ -31,6 +32,14 @@ _FITS: FloatArray = SINGLE[(_SHIFT[None, :] - _SHIFT[:, None]) % 26]
 def from_rot13(text: str) -> Opened | None:
     """Open a shift of 13."""
     return _shifted(text, [13])
+
+
+def from_rot47(text: str) -> Opened | None:
+    """Open a shift of 47 of all that ASCII prints."""
+    if reads(letters(text)):
+        return None
+    plain = text.translate(_HALF_OF_ASCII)
+    return Opened(plain, plain) if reads(letters(plain)) else None
 
 
 def from_caesar(text: str) -> Opened | None:

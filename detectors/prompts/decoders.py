@@ -55,6 +55,7 @@ ENCODINGS = (
 CIPHERS = (
     Decoder("spaced", spellings.from_spaced),
     Decoder("rot13", ciphers.from_rot13),
+    Decoder("rot47", ciphers.from_rot47),
     Decoder("caesar", ciphers.from_caesar),
     Decoder("atbash", ciphers.from_atbash),
     Decoder("vigenere", ciphers.from_vigenere),

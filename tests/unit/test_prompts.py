@@ -1,5 +1,7 @@
 """Known prompts under another coat are known again, whatever else is said is not, and no text does harm."""
 
+# ruff: noqa: RUF001 - texts in other alphabets
+
 from __future__ import annotations
 
 import base64
@@ -245,6 +247,48 @@ HOSTILE = {
     "pictures": "\U0001f455" * 50_000,
     "new lines": "\n" * 50_000,
 }
+
+
+LANGUAGES = {
+    "German": "Der Ausschuss trifft sich am ersten Dienstag jedes Monats, um Vorschläge für die Erneuerung "
+    "der Bibliothek zu prüfen, und bittet die Bewohner, ihre Anmerkungen zu den Plänen vor dem "
+    "Ende der Woche einzusenden.",
+    "French": "Le comité se réunit le premier mardi de chaque mois afin d'examiner les propositions de "
+    "rénovation de la bibliothèque, et invite les habitants à envoyer leurs remarques sur les "
+    "projets avant la fin de la semaine.",
+    "Spanish": "El comité se reúne el primer martes de cada mes para revisar las propuestas de renovación de"
+    " la biblioteca pública, e invita a los vecinos a enviar sus comentarios sobre los planes "
+    "antes del final de la semana.",
+    "Finnish": "Toimikunta kokoontuu joka kuukauden ensimmäisenä tiistaina tarkastelemaan ehdotuksia "
+    "kirjaston korjaamiseksi ja pyytää asukkaita lähettämään huomautuksensa suunnitelmista ennen "
+    "viikon loppua.",
+    "Polish": "Komitet zbiera się w pierwszy wtorek każdego miesiąca, aby rozpatrzyć propozycje remontu "
+    "biblioteki, i zaprasza mieszkańców do przesyłania uwag do planów przed końcem tygodnia, w "
+    "którym zostały ogłoszone.",
+    "Indonesian": "Panitia bertemu pada hari Selasa pertama setiap bulan untuk meninjau usulan perbaikan "
+    "perpustakaan dan mengundang warga untuk mengirimkan tanggapan mereka tentang rencana itu "
+    "sebelum akhir pekan.",
+    "filler": "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut"
+    " labore et dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco "
+    "laboris nisi ut aliquip.",
+    "Russian": "Комитет собирается в первый вторник каждого месяца, чтобы рассмотреть предложения по ремонту"
+    " библиотеки.",
+    "Chinese": "委员会每月第一个星期二开会，审议公共图书馆的翻修方案，并请居民在本周结束之前提出意见。" * 3,
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_other_languages_are_no_code_and_are_known_again(language: str) -> None:
+    text = LANGUAGES[language]
+    library = Library()
+    library.add(language, text)
+    library.add("keeper", PROMPT)
+    assert encoded(text) == ()
+    assert library.match(OTHER) is None
+    for coat in ("hex", "zero width", "base64 url, asked to decode"):
+        found = library.match(COATS[coat](text, random.Random(2)))
+        assert found is not None
+        assert found.id == language
 
 
 @pytest.mark.parametrize("name", HOSTILE)
