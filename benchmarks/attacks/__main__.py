@@ -36,7 +36,17 @@ from benchmarks.attacks.measure import (
 )
 from benchmarks.attacks.peers import Blacklight, Prada, first
 from benchmarks.attacks.report import markdown
-from benchmarks.attacks.traffic import ATTACKS, Population, attack, benign, benign_client, pictures, real, table
+from benchmarks.attacks.traffic import (
+    ATTACKS,
+    Population,
+    attack,
+    benign,
+    benign_client,
+    lasting,
+    pictures,
+    real,
+    table,
+)
 from benchmarks.detection.link import PeerError
 
 from regate.daemon.files.table import read_table
@@ -56,7 +66,7 @@ def placed(population: Population, clients: int, episodes: int) -> Place:
     return Place(
         population.name,
         referenced(answered(benign(population, toolbox.REFERENCE_CLIENTS, 40, 1))),
-        answered(benign(population, clients, 40, 2)),
+        answered(lasting(population, clients, 2)),
         around,
         between,
     )
@@ -168,6 +178,15 @@ def measured(options: argparse.Namespace, result: dict[str, Any]) -> None:
         print(f"OARS on {place.name}: done", flush=True)
 
 
+def lines_of(result: dict[str, Any]) -> str:
+    """Return the result as JSON with a row a line."""
+    lists = [
+        f'"{name}": [\n' + ",\n".join(json.dumps(row, separators=(",", ":")) for row in result[name]) + "\n]"
+        for name in ("rows", "normal", "cost")
+    ]
+    return "{\n" + ",\n".join([f'"about": {json.dumps(result["about"])}', *lists]) + "\n}\n"
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,7 +212,7 @@ def main() -> None:
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "REPORT.md").write_text(text)
-    (options.out / "report.json").write_text(json.dumps(result, indent=0) + "\n")
+    (options.out / "report.json").write_text(lines_of(result))
 
 
 if __name__ == "__main__":

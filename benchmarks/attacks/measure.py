@@ -6,6 +6,7 @@ none, when its query is one of the attack's. All other findings are false.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 KEY = ModelKey("default", "benchmark", "1", "production")
 SLICE = 2_000
+LONG = 100  # queries of a normal client: more than any has in the references
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # How an attacker's queries come: normal ones of his own after each, or a new client id after so many.
 PLAIN = "plain"
@@ -281,13 +283,16 @@ class Place:
             began = time.perf_counter()
             false[peer.name], kept = flagged(peer, self.live.x, label, self.live.client)
             cost[peer.name] = _cost(time.perf_counter() - began, kept, self.live.n)
+        asked = np.bincount(self.live.client)[self.live.client]
         rows = []
-        for kind in BENIGN:
-            own = self.live.kind == kind
+        for kind, long in itertools.product(BENIGN, (False, True)):
+            own = (self.live.kind == kind) & ((asked > LONG) == long)
+            if not own.any():
+                continue
             rows.append(
                 {
                     "data": self.name,
-                    "kind": kind,
+                    "kind": f"{kind}, long" if long else kind,
                     "queries": int(own.sum()),
                     "clients": len(np.unique(self.live.client[own])),
                     **{name: int(count[own].sum()) for name, count in false.items()},

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from benchmarks.attacks.measure import Episode, Place, alone, answered, referenced
-from benchmarks.attacks.traffic import Population, benign
+from benchmarks.attacks.traffic import Population, benign, lasting
 from benchmarks.detection import environments
 from benchmarks.detection.link import ENVIRONMENTS, PeerError, interpreter
 
@@ -146,7 +146,7 @@ def logs(data: Data, size: Size, seed: int) -> Logs:
     folder.mkdir(parents=True, exist_ok=True)
     live = data.population(data.live, seed)
     reference = benign(data.population(data.reference, seed), REFERENCE_CLIENTS, 40, 1)
-    parts = [reference, benign(live, size.clients, 40, 2)]
+    parts = [reference, lasting(live, size.clients, 2)]
     parts += [benign(live, AROUND, 30, 100 + at) for at in range(size.episodes)]
     between = live.draw(np.random.default_rng((seed, 82)), 3 * size.cap)
     for part in parts:
@@ -205,6 +205,7 @@ def _job(data: Data, asked: FloatArray, size: Size, seed: int, folder: Path) -> 
             [str(interpreter("art")), "-u", str(WORKER), str(folder / f"{name}.job")],
             stdout=out,
             stderr=subprocess.STDOUT,
+            cwd=folder,  # GeoDA leaves files where it runs
             timeout=SECONDS,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,

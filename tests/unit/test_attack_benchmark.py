@@ -10,7 +10,7 @@ import pytest
 from benchmarks.attacks import adaptive, measure, oars, toolbox
 from benchmarks.attacks.measure import Episode, Outcome, Place, alone, answered, both, interval, referenced, summary
 from benchmarks.attacks.peers import Blacklight, Prada, first
-from benchmarks.attacks.report import markdown, pooled, rate, short
+from benchmarks.attacks.report import DETECTORS, markdown, pooled, rate, short
 from benchmarks.attacks.traffic import Population, attack, benign, benign_client, table
 from benchmarks.detection import link
 from benchmarks.detection.link import PeerError
@@ -264,7 +264,12 @@ def test_the_table_has_what_is_missed(place: Place) -> None:
     result = {"about": about, "rows": [row, missed], "normal": normal, "cost": [cost]}
     text = markdown(result)
     assert "1 of 2 rows" in text
-    assert "Not: nothing odd (own, table)." in text
+    assert "- own, table: nothing odd" in text
+    assert "## All episodes by ART" not in text
+    by_art = {**row, "by": "ART"}
+    whole = {**by_art, **{name: dict.fromkeys(measure.WAYS, row[name]["plain"]) for name in DETECTORS}}
+    found = row["lanes"]["plain"]["found"]
+    assert f"| plain | {found}/2 (" in markdown({**result, "rows": [whole]})
     assert "| own | table | nothing odd | 30 | missed | - | - |" in text
     assert "above the 3e-05 aimed at" in text  # so few queries bound nothing
     assert "- the toolbox: gone" in text
