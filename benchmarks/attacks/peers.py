@@ -11,7 +11,8 @@ same class; an attack when, of at least 100, they are no longer normal (Shapiro-
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,18 @@ from scipy.stats import shapiro
 from regate.detectors.attack.reference import AttackReference
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class Seen(Protocol):
+    """What a detector remembers of one client."""
+
+    def ask(self, row: FloatArray, label: int) -> bool:
+        """Take the next query; return whether it is flagged."""
+
+    @property
+    def held(self) -> int:
+        """Return the bytes that it cannot do without."""
 
 
 class Peer(Protocol):
@@ -29,8 +41,14 @@ class Peer(Protocol):
 
     name: str
 
-    def first(self, x: FloatArray, label: BoolArray) -> int | None:
-        """Return the number of the first query that is flagged, from 1; None when none is."""
+    def start(self) -> Seen:
+        """Return a new memory."""
+
+
+def first(peer: Peer, x: FloatArray, label: IntArray) -> int | None:
+    """Return the number of the first query that is flagged, from 1; None when none is."""
+    seen = peer.start()
+    return next((number for number, row in enumerate(x, start=1) if seen.ask(row, int(label[number - 1]))), None)
 
 
 @dataclass
@@ -44,7 +62,11 @@ class Blacklight:
     shared: int = 25
     level: float = 0.2
 
-    def _prints(self, row: FloatArray) -> set[bytes]:
+    def start(self) -> BlacklightSeen:
+        return BlacklightSeen(self)
+
+    def prints(self, row: FloatArray) -> set[bytes]:
+        """Return the fingerprints of an input."""
         step = self.level * self.reference.sketch.scale
         quantised = np.rint((row - self.reference.sketch.centre) / step).astype(np.int32)
         window = min(self.window, max(len(row) // 4, 1))
@@ -54,41 +76,73 @@ class Blacklight:
         ]
         return set(sorted(prints, reverse=True)[: self.kept])
 
-    def first(self, x: FloatArray, label: BoolArray) -> int | None:  # noqa: ARG002  (it looks at inputs alone)
-        """Return the first query that shares half of its fingerprints with an earlier one."""
-        seen: list[set[bytes]] = []
-        for number, row in enumerate(x, start=1):
-            own = self._prints(row)
-            most = min(self.shared, len(own) // 2)
-            if any(len(own & other) > most for other in seen):
-                return number
-            seen.append(own)
-        return None
+
+@dataclass
+class BlacklightSeen:
+    """Earlier queries by their fingerprints."""
+
+    peer: Blacklight
+    queries: int = 0
+    by_print: dict[bytes, list[int]] = field(default_factory=dict)
+
+    def ask(self, row: FloatArray, label: int) -> bool:  # noqa: ARG002  (it looks at inputs alone)
+        """Take a query; flag it when it shares half of its fingerprints with an earlier one."""
+        own = self.peer.prints(row)
+        most = min(self.peer.shared, len(own) // 2)
+        counts: Counter[int] = Counter()
+        for one in own:
+            known = self.by_print.setdefault(one, [])
+            counts.update(known)
+            known.append(self.queries)
+        self.queries += 1
+        return bool(counts) and max(counts.values()) > most
+
+    @property
+    def held(self) -> int:
+        return sum(len(one) + 4 * len(queries) for one, queries in self.by_print.items())
 
 
 @dataclass
 class Prada:
     """The distribution of distances to the nearest earlier query of the same class."""
 
+    scale: FloatArray
     name: str = "PRADA"
     least: int = 100
     normal: float = 0.95
+    every: int = 5
 
-    def first(self, x: FloatArray, label: BoolArray) -> int | None:
-        """Return the first query at which distances are no longer normal."""
-        kept: dict[bool, list[FloatArray]] = {True: [], False: []}
-        distances: list[float] = []
-        spread = x.std(axis=0) + 1e-9
-        for number, (row, answer) in enumerate(zip(x / spread, label.tolist(), strict=True), start=1):
-            own = kept[answer]
-            if own:
-                nearest = float(np.sqrt(((np.array(own) - row) ** 2).sum(axis=1)).min())
-                distances.append(nearest)
-            own.append(row)
-            if len(distances) < self.least or number % 5:
-                continue
-            values = np.array(distances)
-            inner = values[np.abs(values - values.mean()) <= 3 * values.std()]
-            if len(inner) > 3 and float(inner.std()) > 0 and float(shapiro(inner).statistic) < self.normal:
-                return number
-        return None
+    def start(self) -> PradaSeen:
+        return PradaSeen(self)
+
+
+@dataclass
+class PradaSeen:
+    """Earlier queries by class, and their distances."""
+
+    peer: Prada
+    queries: int = 0
+    kept: dict[int, tuple[FloatArray, int]] = field(default_factory=dict)
+    distances: list[float] = field(default_factory=list)
+
+    def ask(self, row: FloatArray, label: int) -> bool:
+        """Take a query; flag it when distances are no longer normal."""
+        self.queries += 1
+        own, used = self.kept.get(label, (np.empty((16, len(row))), 0))
+        scaled = row / self.peer.scale
+        if used:
+            self.distances.append(float(np.sqrt(((own[:used] - scaled) ** 2).sum(axis=1).min())))
+        if used == len(own):
+            own = np.concatenate([own, np.empty_like(own)])
+        own[used] = scaled
+        self.kept[label] = (own, used + 1)
+        if len(self.distances) < self.peer.least or self.queries % self.peer.every:
+            return False
+        values = np.array(self.distances)
+        inner = values[np.abs(values - values.mean()) <= 3 * values.std()]
+        spread = len(inner) > 3 and float(np.ptp(inner)) > 0
+        return spread and float(shapiro(inner).statistic) < self.peer.normal
+
+    @property
+    def held(self) -> int:
+        return sum(8 * used * own.shape[1] for own, used in self.kept.values()) + 8 * len(self.distances)

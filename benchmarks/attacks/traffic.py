@@ -254,3 +254,15 @@ def benign(population: Population, clients: int, queries: int, seed: int, kinds:
             )
         )
     return woven(population, parts, rng)
+
+
+def lasting(population: Population, clients: int, seed: int) -> Traffic:
+    """Return the traffic of normal clients with 40 queries on average, then of a twentieth as many with 300."""
+    short, long = benign(population, clients, 40, seed), benign(population, max(clients // 20, 8), 300, seed + 1)
+    return Traffic(
+        np.concatenate([short.x, long.x]),
+        np.concatenate([short.client, long.client]),
+        np.concatenate([short.kind, long.kind]),
+        np.concatenate([short.score, long.score]),
+        START_US + np.arange(len(short.x) + len(long.x), dtype=np.int64) * 100_000,
+    )

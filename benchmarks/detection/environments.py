@@ -13,17 +13,20 @@ PINS = Path(__file__).parent
 HOMES = ("peers", "peers-alibi")
 
 
-def make(home: str) -> str | None:
-    """Make an environment where there is none; return why it could not be made, None when it is there."""
+def make(home: str, pins: Path = PINS) -> str | None:
+    """Make an environment where there is none; return why it could not be made, None when it is there.
+
+    :param pins: folder of the file that names its packages.
+    """
     folder, failed = ENVIRONMENTS / home, ENVIRONMENTS / f"{home}.failed"
     if (folder / "made").exists() or (folder / "bin" / "python").exists():
         return None
     if failed.exists():
         return failed.read_text().strip()
-    print(f"making .bench/{home} from benchmarks/detection/{home}.txt (minutes, once)", flush=True)
+    print(f"making .bench/{home} from benchmarks/{pins.name}/{home}.txt (minutes, once)", flush=True)
     steps = (
         [sys.executable, "-m", "venv", str(folder)],
-        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(PINS / f"{home}.txt")],
+        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(pins / f"{home}.txt")],
     )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True, check=False)

@@ -222,7 +222,9 @@ def _bar(
     base = float(ordered[-k - 1])
     # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
     exceeded = float((ordered[-k:] - base).sum()) + hidden * float(ordered[-1] - base)
-    scale = max(exceeded / k, 0.1) * (1.0 + k**-0.5)  # one standard error above: a bar too low is told to people
+    scale = max(exceeded / k, 0.1) * (
+        1.0 + float(np.sqrt(1.0 / k))
+    )  # one standard error above: a bar too low is told to people
     by_tail = base + scale * float(np.log(max((k + hidden) / (queries.n * rate), 1.0)))
     return max(least, min(by_tail, least + MOST_BEYOND))
 
