@@ -198,7 +198,9 @@ class Backtest:
         times = self.table.slice(low + delay, high + delay).event_time_us
         known = (value != NO_VALUE) & ((own != NO_VALUE) | self._joined)
         stratum = self.profile.stratum(times).astype(np.int64)
-        return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known], mark[known])
+        nobody = np.zeros(piece.n, dtype=np.uint64)  # a file does not say who gave its labels
+        columns = (piece.event_id, cell, value, own, stratum, mark, nobody)
+        return LabelRows(*(column[known] for column in columns))
 
     def _by_event_time(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
         first, rows = self.options.reference_rows, self.table.rows
