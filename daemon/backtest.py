@@ -144,6 +144,8 @@ class Backtest:
         clock = RowClock(_budget(self.options) or DEFAULT_BUDGET, rows, offset=first)
         model = Model()
         place(model, Watch(self.profile, clock, self.options.on_finding), self.table.config)
+        if model.attack is not None:
+            model.attack.memory.patterns.timed = False  # row numbers are no times
         joins = watched(self.table.config, self.profile).joins
         for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)

@@ -10,6 +10,7 @@ import numpy as np
 from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
+from regate.detectors.attack.habits import labels_of
 from regate.detectors.attack.reference import AttackReference, fitted
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
@@ -89,7 +90,7 @@ def build_profile(
     chosen, calibration = calibrate(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
-    attack, said = _attack(config, reference, seed, trained)
+    attack, said = _attack(config, sample, seed, trained)
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -112,18 +113,21 @@ def build_profile(
 
 
 def _attack(
-    config: ModelConfig, reference: Slice, seed: int, trained: Slice | None
+    config: ModelConfig, reference: Reference, seed: int, trained: Slice | None
 ) -> tuple[AttackReference | None, tuple[str, ...]]:
     """Return what attack lanes compare with, or why there are none; what a person should look at is told too."""
     weight = config.detection.families.get("attack", 1.0)
     if weight <= 0:
         return None, ()
     watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
-    found = fitted(reference, watched, seed, trained, weight)
+    found = fitted(reference.rows, watched, seed, trained, weight)
     if isinstance(found, str):
         return None, (found,)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])
-    return found, (f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}",)
+    labels = labels_of(reference.outcomes, reference.rows.client, reference.delivery.contradicted)
+    found = replace(found, habits=replace(found.habits, labels=labels))
+    kept_out = f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}"
+    return found, (kept_out, *found.habits.notes())
 
 
 def _river(

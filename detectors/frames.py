@@ -15,7 +15,7 @@ import numpy as np
 from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.attack.evidence import OWN_LANES
-from regate.detectors.attack.queries import WIDTH, Queries
+from regate.detectors.attack.queries import WIDTH, Queries, of_columns
 from regate.detectors.cells import Fragments
 from regate.detectors.columns import ModelKey
 from regate.detectors.notices import Notice
@@ -109,7 +109,11 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
 
 
 # Columns that frames of before had not, with what stands for them.
-_LATER = {"p": {"mark": np.uint64(0)}, "l": {"mark": np.uint64(0), "source": np.uint64(0)}}
+_LATER: dict[str, dict[str, np.generic]] = {
+    "p": {"mark": np.uint64(0)},
+    "l": {"mark": np.uint64(0), "source": np.uint64(0)},
+    "q": {"latency_us": np.int64(-1)},
+}
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "f": ("cell", "stratum", "stats", "historical"),
@@ -207,7 +211,7 @@ def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
 
 
 def _queries(columns: Arrays) -> Queries:
-    found = Queries(**columns)
+    found = of_columns(columns)
     for column in (found.sketch, found.blocks, found.off):
         if column.ndim != 2 or column.shape[1] != WIDTH:
             raise ValueError("a query has the wrong width")

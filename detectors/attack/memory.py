@@ -8,6 +8,7 @@ import numpy as np
 
 from regate.detectors.attack.clients import Clients
 from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
+from regate.detectors.attack.patterns import Patterns
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
@@ -37,6 +38,11 @@ class Memory:
     table: Clients = field(default_factory=Clients)
     queries: int = 0
     nameless: int = 0  # queries without a client: seen, but by no client's memory
+    patterns: Patterns = field(init=False)  # other views of the same queries, and of labels
+
+    def __post_init__(self) -> None:
+        """Begin the views of the reference's habits."""
+        self.patterns = Patterns(self.reference.habits)
 
     def take(self, queries: Queries) -> list[Alarm]:
         """Take queries in order of (event time, event id)."""
@@ -51,6 +57,7 @@ class Memory:
     def _taken(self, own: Queries, named: IntArray) -> list[Alarm]:
         known = self.reference
         steps = self.table.take(own, known.tau)
+        self.patterns.take(own, steps, self.table)
         values = lane_values(steps, own.lanes, known.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
         if known.training is not None:

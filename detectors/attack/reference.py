@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from regate.config.canonical import digest_bytes
 from regate.detectors.arrays import pack
-from regate.detectors.attack import dependence, geometry, lattice, sketch, tails, training
+from regate.detectors.attack import dependence, geometry, habits, lattice, sketch, tails, training
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
 from regate.detectors.attack.evidence import (
     LANES,
@@ -24,6 +24,7 @@ from regate.detectors.attack.evidence import (
     lane_values,
     sums,
 )
+from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed, scrambled
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.training import Training
@@ -56,6 +57,7 @@ class AttackReference:
     clients: int = 0
     rows: int = 0
     training: Training | None = None
+    habits: Habits = field(default_factory=Habits)  # what the views beside client memory compare with
 
     @cached_property
     def digest(self) -> str:
@@ -90,6 +92,7 @@ class AttackReference:
             off=lattice.by_block(weights),
             lanes=lanes,
             member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.holds(hashed),
+            latency_us=latencies(rows),
         )
 
 
@@ -105,6 +108,14 @@ def margins(rows: Slice) -> FloatArray:
         top = np.partition(p, len(p) - 2, axis=0)
         gap = top[-1] - top[-2]
     return np.asarray(-np.log(gap + 0.001))
+
+
+def latencies(rows: Slice) -> IntArray:
+    """Return latencies in microseconds, -1 where unknown."""
+    if rows.latency_ms is None:
+        return np.full(rows.n, -1, dtype=np.int64)
+    known = np.isfinite(rows.latency_ms) & (rows.latency_ms >= 0)
+    return np.where(known, np.rint(np.where(known, np.minimum(rows.latency_ms, 1e9), 0.0) * 1e3), -1).astype(np.int64)
 
 
 def labels(rows: Slice) -> HashArray:
@@ -156,6 +167,7 @@ def fitted(
         np.zeros_like(blocks),
         np.zeros((rows.n, len(OWN_LANES)), dtype=np.float32),
         np.zeros(rows.n, dtype=np.bool_),
+        np.full(rows.n, -1, dtype=np.int64),
     )
     order = np.lexsort((rows.event_id, rows.event_time_us))
     fresh = _fresh(bare, order, tau)
@@ -210,7 +222,9 @@ def _with_tails(start: AttackReference, queries: Queries, rate: float) -> Attack
     keep = ~np.isin(client, odd)
     fitted_tails = _tails(steps, values, keep)
     bar = _bar(start, queries.some(~np.isin(queries.client, odd)), steps, values, client, keep, fitted_tails, rate)
-    return replace(start, tails=fitted_tails, bar=round(bar * UNIT), trimmed=tuple(int(one) for one in odd))
+    usual = habits.fitted(queries, steps, odd, start.inputs.names)
+    trimmed = tuple(int(one) for one in odd)
+    return replace(start, tails=fitted_tails, bar=round(bar * UNIT), trimmed=trimmed, habits=usual)
 
 
 def _walked(start: AttackReference, queries: Queries) -> tuple[Steps, dict[str, FloatArray], HashArray]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from regate.detectors.arrays import Arrays
 from regate.detectors.attack.clients import ARRAYS
-from regate.detectors.attack.queries import Queries, joined
+from regate.detectors.attack.queries import Queries, joined, of_columns
 from regate.detectors.attack.watch import AttackWatch
 from regate.detectors.finding import Finding
 
@@ -41,6 +41,7 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
     for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
         own = slice(start, min(start + SLOTS_A_CHUNK, used))
         yield f"{PREFIX}slots/{number:06}", {}, {name: getattr(table, name)[own] for name in ARRAYS}
+    yield from watch.memory.patterns.chunks()
     if watch.waiting:
         waiting = joined(watch.waiting)
         for number, start in enumerate(range(0, waiting.n, WAITING_A_CHUNK)):
@@ -57,11 +58,12 @@ def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
     watch.opened, watch.untold = meta["opened"], meta["untold"]
     watch.memory.queries, watch.memory.nameless, table.evicted = meta["queries"], meta["nameless"], meta["evicted"]
     watch.open = {int(client): Finding.model_validate(finding) for client, finding in meta["open"]}
+    watch.memory.patterns.restore(own)
     pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}slots/")]
     if sum(len(piece["seen"]) for piece in pieces) == meta["used"] and pieces:  # a lost chunk: memory starts anew
         for name in ARRAYS:
             setattr(table, name, np.concatenate([piece[name] for piece in pieces]))
         table.slots = {int(client): at for at, client in enumerate(table.client)}
     watch.waiting = [
-        Queries(**arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
+        of_columns(arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
     ]

@@ -13,6 +13,7 @@ from regate.detectors.attack.queries import Queries, joined, ordered
 from regate.detectors.columns import ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import six
+from regate.detectors.label_join import Taken
 
 # A client that asked nothing for so long has gone, and its incident with it.
 QUIET_US = 3_600_000_000
@@ -49,14 +50,26 @@ class AttackWatch:
     def close(self, before_us: int, name: Name = hex_name) -> list[Finding]:
         """Give memory all queries before a time, in order; return what they say."""
         if not self.waiting:
-            return []
+            return self._patterns(before_us, name)
         everything = joined(self.waiting)
         ripe = everything.time_us < before_us
         self.waiting = [] if bool(ripe.all()) else [everything.some(~ripe)]
-        return self.decide(ordered(everything.some(ripe)), name)
+        return [*self._decide(ordered(everything.some(ripe)), name), *self._patterns(before_us, name)]
+
+    def answered(self, taken: Taken, time_us: int) -> None:
+        """Take what the labels of one closed cell decided."""
+        self.memory.patterns.answered(taken.outcomes, taken.source, taken.contradicted_by, time_us)
+
+    def _patterns(self, now_us: int, name: Name) -> list[Finding]:
+        return self.memory.patterns.findings(now_us, self.key, self.profile_digest, name, self.memory.queries)
 
     def decide(self, queries: Queries, name: Name = hex_name) -> list[Finding]:
         """Give memory queries in their order; return findings and what has ended."""
+        if not queries.n:
+            return []
+        return [*self._decide(queries, name), *self._patterns(int(queries.time_us[-1]), name)]
+
+    def _decide(self, queries: Queries, name: Name) -> list[Finding]:
         if not queries.n:
             return []
         found = [
