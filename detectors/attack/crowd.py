@@ -32,9 +32,8 @@ TRIMMED = 0.005
 BAR = float(np.log(1e5))
 LEAST_GROWTH = 1.5  # times the largest window of the reference
 LEAST_NEW = 64
-LEAST_SHARE = 0.5  # new clients for each query
+LEAST_SHARE = 0.5  # new clients for each query: with more than half, each asks once or twice
 USUAL_SHARE = 0.9  # where windows of the reference have so many, each query is somebody new
-MOST_EACH = 2.5  # queries of a new client
 # A window is looked at whenever it has so many more queries: what is found does not depend on slices.
 STRIDE = 128
 MOST_PIECES = 256
@@ -145,7 +144,7 @@ class Crowd:
         share = clients / volume
         known = self.reference
         crowded = volume >= known.volume and share >= known.share and clients >= LEAST_NEW
-        if self.windows < WARM_WINDOWS or not crowded or queries > MOST_EACH * clients:
+        if self.windows < WARM_WINDOWS or not crowded:
             return None
         seconds = known.width_us // 1_000_000
         said = (

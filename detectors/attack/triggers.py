@@ -127,7 +127,7 @@ class Triggers:
 
     def _sign(self, pattern: int, answer: int, level: float, now_us: int) -> Sign:
         block, value = divmod(pattern, 256)
-        what = "+".join(self.reference.names[block::WIDTH][:3])
+        what = "+".join(self.reference.names[block::WIDTH][:3])[:100]
         count, usual = int(self.count[pattern, answer]), int(self.reference.count[pattern, answer])
         said = (
             f"one value of {what} came in {count} of the last {self.seen} different queries, nearly always with one "

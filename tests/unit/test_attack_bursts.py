@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.attacks.traffic import FloatArray, Population, benign, benign_client, pictures, real, table
-from tests.attack_traffic import Asked, client_hash, lively, rows_of, signed, with_more
+from benchmarks.attacks.traffic import START_US, FloatArray, Population, benign, benign_client, pictures, real, table
+from tests.attack_traffic import KEY, Asked, client_hash, lively, rows_of, signed, with_more
 
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.attack import probes
@@ -16,7 +16,9 @@ from regate.detectors.attack.crowd import REGISTERS, Crowd, CrowdReference, dist
 from regate.detectors.attack.memory import Memory
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference, fitted
-from regate.detectors.attack.signs import QUIET_US
+from regate.detectors.attack.sign import Sign
+from regate.detectors.attack.signs import QUIET_US, Signs
+from regate.detectors.attack.watch import hex_name
 from regate.detectors.columns import Numeric, Slice
 from regate.detectors.finding import Finding
 
@@ -109,16 +111,21 @@ def test_a_burst_of_new_clients_is_found_while_it_lasts(reference: AttackReferen
     assert int((new & (rows.event_time_us <= found[0].detected_us)).sum()) <= 700
 
 
-def test_more_traffic_of_known_clients_or_new_clients_at_the_usual_volume_are_none(
-    reference: AttackReference, live: Slice
-) -> None:
-    assert signed(reference, stuffing(live, 60, 120.0, 60.0)) == []
+def test_a_crowd_is_new_and_large(reference: AttackReference, live: Slice) -> None:
+    """Known clients may ask much, new ones may come at the usual volume, and many may come among more known ones."""
     rng = np.random.default_rng(17)
+    assert reference.habits.crowd.volume > 180
+    quiet = live.some((live.event_time_us - START_US) // 1_000_000 < 110)
+    assert signed(reference, stuffing(quiet, 100, 120.0, 9.0)) == []
     busy = [
-        Asked(f"n{number:05}", draws(number, 41), np.r_[5.0, 120.0 + np.sort(rng.random(40)) * 15.0])
+        Asked(f"k{number:05}", draws(number, 31), np.r_[5.0, 120.0 + np.sort(rng.random(30)) * 9.0])
         for number in range(50)
     ]
-    assert signed(reference, with_more(live, POPULATION, busy)) == []
+    known = with_more(live, POPULATION, busy)
+    assert signed(reference, known) == []
+    assert signed(reference, stuffing(known, 200, 120.0, 9.0)) == []
+    assert signed(reference, stuffing(live, 200, 120.0, 9.0)) != []
+    assert signed(reference, stuffing(live, 300, 0.0, 9.0)) == []  # everybody is new when watching begins
 
 
 def test_a_client_by_the_clock_is_found_after_thirty_gaps(reference: AttackReference, live: Slice) -> None:
@@ -155,6 +162,9 @@ def test_one_input_again_and_again_is_a_timing_probe(reference: AttackReference,
     assert (found.subject, found.detector) == (f"{client_hash('timer'):016x}", "attack/probe")
     assert asked_before(rows, found, "timer") <= 2 * 30 + 2
     assert "told apart" not in found.message
+    single = replace(probe(), x=draws(1, 1).repeat(80, axis=0))
+    rows = with_more(live, POPULATION, [single])
+    assert asked_before(rows, signed(reference, rows)[0], "timer") == 31
     (slower,) = signed(reference, with_more(live, POPULATION, [probe(400, apart=0.5)]))
     assert "only the time varies" in slower.message
     memory = Memory(reference)
@@ -201,8 +211,26 @@ def test_a_new_value_with_the_models_own_answers_is_none(forms: AttackReference)
     assert signed(forms, with_more(background, FORMS, usual)) == []
     unsure = triggered(spread=0.2)
     assert signed(forms, with_more(background, FORMS, unsure)) == []
-    ring = [replace(part, x=part.x[[0]].repeat(len(part.x), axis=0)) for part in triggered()[:15]]
-    assert [one for one in signed(forms, with_more(background, FORMS, ring)) if "trigger" in one.detector] == []
+    rows = np.arange(600) % 20  # a load test with a short list, all of it planted
+    planted = triggered(queries=600)[0].x[rows]
+    seconds = np.sort(np.random.default_rng(2).random(600)) * 600
+    ring = Asked("ring", planted, seconds, score=np.full(600, 0.999))
+    assert signed(forms, with_more(background, FORMS, [ring])) == []
+    assert signed(forms, with_more(background, FORMS, triggered(queries=60))) == []  # so few may be of one answer
+    assert signed(forms, with_more(background, FORMS, triggered())) != []
+    trigger = forms.habits.trigger
+    count = trigger.count.copy()
+    count[5 * 256 : 8 * 256, :2] = trigger.rows // 10  # values that are usual there, with either answer
+    usual = replace(forms, habits=replace(forms.habits, trigger=replace(trigger, count=count)))
+    assert signed(usual, with_more(background, FORMS, triggered())) == []
+
+
+def test_a_rule_that_the_reference_had_is_no_trigger_when_it_comes_more_often() -> None:
+    rows = with_more(lively(rows_of(benign(FORMS, 150, 40, 1)), 1), FORMS, triggered(queries=60))
+    made = fitted(rows, tuple(rows.features))
+    assert isinstance(made, AttackReference)
+    background = lively(rows_of(benign(FORMS, 150, 40, 2)), 2)
+    assert signed(made, with_more(background, FORMS, triggered())) == []
 
 
 @pytest.mark.parametrize("population", [table(1), real(1), pictures(1)], ids=lambda one: one.name)
@@ -243,6 +271,19 @@ def test_an_incident_ends_an_hour_after_its_last_sign(reference: AttackReference
     assert [(one.type, one.revision) for one in found] == [("finding", ""), ("revision", "recovered")]
     assert found[1].detected_us == found[0].detected_us + QUIET_US
     assert found[1].incident == found[0].id
+
+
+def test_what_comes_back_after_its_end_is_another_incident() -> None:
+    once = Sign("probe", "", 1_000, 0, 30, "queries", 4.0, 3.0, "client {subject} asks", 5)
+    again = replace(once, time_us=1_000 + 2 * QUIET_US)
+    stories = []
+    for batches in ([[once, again]], [[once], [again]]):
+        signs, found = Signs(), []
+        for batch in batches:
+            found += signs.take(batch, batch[-1].time_us, KEY, "profile", hex_name)
+        stories.append([(one.id, one.type, one.detected_us) for one in found])
+    assert stories[0] == stories[1]
+    assert [kind for _, kind, _ in stories[0]] == ["finding", "revision", "finding"]
 
 
 def test_memory_is_bounded(reference: AttackReference, live: Slice, monkeypatch: pytest.MonkeyPatch) -> None:

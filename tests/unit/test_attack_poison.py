@@ -105,9 +105,21 @@ def test_honest_sources_give_nothing(reference: LabelReference) -> None:
 
 def test_sources_that_differ_a_little_give_nothing(reference: LabelReference) -> None:
     rng = np.random.default_rng(23)
-    label, score, source = poisoned(200, 20_000, 0.0)
-    off = rng.random(20_000) < 0.02 * rng.random(21)[source.astype(np.int64)]
+    label, score, source = poisoned(200, 40_000, 0.0, of=4)
+    off = rng.random(40_000) < 0.055 * (source == 2)  # three times what the others deny, less than the bound
     assert told(Poison(reference), np.where(off, 1 - label, label), score, source) == []
+    off = rng.random(40_000) < 0.3 * (source == 2)
+    assert told(Poison(reference), np.where(off, 1 - label, label), score, source) != []
+
+
+def test_what_is_long_ago_is_forgotten_by_source_as_by_all(reference: LabelReference) -> None:
+    label, score, source = poisoned(201, 16_000, 0.0, of=2)
+    one = Poison(reference)
+    assert told(one, label, score, source) == []
+    assert one.totals[ALL, 0][2] >= 3
+    assert one.alone < 200
+    labels = {sender: one.entries[sender, ALL, 0][poison.LABELS] for sender in (1, 2)}
+    assert sum(labels.values()) < 2 * poison.LATELY
 
 
 def test_drift_that_all_sources_see_gives_nothing_and_a_poisoner_within_it_is_found(reference: LabelReference) -> None:
@@ -182,7 +194,7 @@ def test_memory_is_bounded_and_a_source_with_evidence_stays(reference: LabelRefe
     label, score, source = poisoned(600, 6_000, 1.0)
     told(one, label[:300], score[:300], source[:300])
     assert max(one.entries[7, ALL, 0][poison.LOW : poison.HIGH + 1]) > 0
-    flood = np.arange(1_000, 7_000).astype(np.uint64)
+    flood = np.arange(1_000, 1_200).repeat(30).astype(np.uint64)  # each gives more labels than he did
     told(one, *world(601, 6_000), flood)
     assert len(one.entries) <= 200
     assert one.dropped > 0
