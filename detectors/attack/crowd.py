@@ -19,7 +19,7 @@ from regate.detectors.attack.sign import Sign
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
 REGISTERS = 256  # of the HyperLogLog: errs by 6.5 %
-BITS = 19  # a bitmap of 64 kB knows some 100,000 clients before it gives way to the next
+BITS = 19  # a bitmap (64 kB in a snapshot) knows some 100,000 clients before it gives way to the next
 FULL = 0.2
 # The smallest width is taken in which half of the reference's windows hold so many queries.
 WIDTHS_US = (10_000_000, 60_000_000, 600_000_000, 3_600_000_000)
