@@ -144,6 +144,8 @@ class Backtest:
         clock = RowClock(_budget(self.options) or DEFAULT_BUDGET, rows, offset=first)
         model = Model()
         place(model, Watch(self.profile, clock, self.options.on_finding), self.table.config)
+        if model.attack is not None:
+            model.attack.memory.beside.timed = False  # row numbers are no times
         joins = watched(self.table.config, self.profile).joins
         for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
@@ -198,7 +200,9 @@ class Backtest:
         times = self.table.slice(low + delay, high + delay).event_time_us
         known = (value != NO_VALUE) & ((own != NO_VALUE) | self._joined)
         stratum = self.profile.stratum(times).astype(np.int64)
-        return LabelRows(piece.event_id[known], cell[known], value[known], own[known], stratum[known], mark[known])
+        nobody = np.zeros(piece.n, dtype=np.uint64)  # a file does not say who gave its labels
+        columns = (piece.event_id, cell, value, own, stratum, mark, nobody)
+        return LabelRows(*(column[known] for column in columns))
 
     def _by_event_time(self, progress: Progress) -> Iterator[tuple[Finding, int, int]]:
         first, rows = self.options.reference_rows, self.table.rows

@@ -21,7 +21,7 @@ from regate.config.errors import PoisonError
 MAGIC = b"RGA1"
 SCHEMA = 1
 # Every type that may cross the wire; an unknown one is refused instead of guessed.
-DTYPES = ("<i8", "<i4", "<i2", "<u8", "<u2", "<f8", "<f4", "|i1", "|u1", "|b1")
+DTYPES = ("<i8", "<i4", "<i2", "<u8", "<u4", "<u2", "<f8", "<f4", "|i1", "|u1", "|b1")
 CHECK_BYTES = 16
 # A damaged length must not make a reader allocate: frames and snapshot chunks are far smaller.
 MAX_ITEMS = 1 << 28

@@ -11,6 +11,7 @@ from regate.config.errors import ConfigError
 from regate.config.model import ModelConfig
 from regate.detectors.accumulate import stratum_of
 from regate.detectors.attack.fitting import fitted
+from regate.detectors.attack.habits import labels_of
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.bootstrap import grouped
 from regate.detectors.calibrate import DEFAULT_TRAFFIC, calibrate
@@ -90,7 +91,7 @@ def build_profile(
     chosen, calibration = calibrate(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
-    attack, said = _attack(config, reference, seed, trained)
+    attack, said = _attack(config, sample, seed, trained)
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -113,24 +114,27 @@ def build_profile(
 
 
 def _attack(
-    config: ModelConfig, reference: Slice, seed: int, trained: Slice | None
+    config: ModelConfig, reference: Reference, seed: int, trained: Slice | None
 ) -> tuple[AttackReference | None, tuple[str, ...]]:
     """Return what attack lanes compare with, or why there are none; what a person should look at is told too."""
     weight = config.detection.families.get("attack", 1.0)
     if weight <= 0:
         return None, ()
     watched = tuple(n for n, one in config.features.items() if one.watch and one.type not in {"text", "vector"})
-    if "attack" not in config.detection.families and (reference.client is None or not reference.client.any()):
+    if "attack" not in config.detection.families and (reference.rows.client is None or not reference.rows.client.any()):
         # By region a change of the population looks like an attack more easily: it takes somebody who asks for it.
         said = "reference events carry no client; `families: {attack: 1}` turns on those by region, whoever asks"
         return None, (f"no attack lanes: {said}",)
-    found = fitted(reference, watched, seed, trained, weight)
+    found = fitted(reference.rows, watched, seed, trained, weight)
     if isinstance(found, str):
         return None, (found,)
     if not found.trimmed:
         return found, (f"attack lanes: {found.clients} clients in the reference, so attacks are seen by region only",)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])
-    return found, (f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}",)
+    labels = labels_of(reference.outcomes, reference.rows.client, reference.delivery.contradicted)
+    found = replace(found, habits=replace(found.habits, labels=labels))
+    kept_out = f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}"
+    return found, (kept_out, *found.habits.notes())
 
 
 def _river(

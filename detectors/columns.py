@@ -123,3 +123,4 @@ class Labels:
     label: Column
     prediction: Column | None = None  # as carried by the label event, missing where it carries none
     score: FloatArray | None = None
+    source: HashArray | None = None  # salted hash of who sent the label, 0 unknown

@@ -136,6 +136,8 @@ class Model:
             taken = join.take(made, known, profile.error_cutoff, cell, profile.layout.shape)
             if taken.outcomes.n or len(taken.contradicted):
                 found.append((cell, taken))
+                if self.attack is not None:
+                    self.attack.answered(taken, (cell + 1) * CELL_US - 1)
             if self.maturing is not None and (join.shift != shift or row == len(due) - 1):
                 rows = some_rows(predictions, slice(p[ripe], p[row + 1])).sampled(shift)
                 self._ripen(self.maturing, rows, found[told:], profile)

@@ -193,8 +193,9 @@ def _join_chunks(join: Join) -> Iterator[Chunk]:
         yield f"join/{segment.number:012}", {"number": segment.number}, arrays
     waiting: Arrays = {
         "id": np.fromiter(join.waiting.keys(), np.uint64, len(join.waiting)),
-        "value": np.fromiter((value for value, _ in join.waiting.values()), np.uint64, len(join.waiting)),
-        "stratum": np.fromiter((stratum for _, stratum in join.waiting.values()), np.int64, len(join.waiting)),
+        "value": np.fromiter((value for value, _, _ in join.waiting.values()), np.uint64, len(join.waiting)),
+        "stratum": np.fromiter((stratum for _, stratum, _ in join.waiting.values()), np.int64, len(join.waiting)),
+        "source": np.fromiter((source for _, _, source in join.waiting.values()), np.uint64, len(join.waiting)),
     }
     for part, piece in _pieces(waiting):
         yield f"waiting/{part:06}", {}, piece
@@ -280,7 +281,7 @@ def _model(
         rows = Closed(**table)
         model.cells.setdefault(about["layout"], OpenCells(rows.stats.shape[1])).add(rows)
     model.predictions = [Predictions(**_marked(table)) for _, table in _named(own, "predictions/")]
-    model.labels = [LabelRows(**_marked(table)) for _, table in _named(own, "labels/")]
+    model.labels = [LabelRows(**_sourced(_marked(table))) for _, table in _named(own, "labels/")]
     if meta["join"] is not None:
         model.join = _join(meta["join"], own)
     if meta["watch"] is not None and profile is not None:
@@ -306,6 +307,10 @@ def _marked(table: Arrays) -> Arrays:
     return {"mark": np.zeros(len(table["event_id"]), dtype=np.uint64), **table}
 
 
+def _sourced(table: Arrays) -> Arrays:
+    return {"source": np.zeros(len(table["event_id"]), dtype=np.uint64), **table}
+
+
 def _named(own: Mapping[str, tuple[dict[str, Any], Arrays]], prefix: str) -> list[tuple[dict[str, Any], Arrays]]:
     return [own[name] for name in sorted(own) if name.startswith(prefix)]
 
@@ -321,8 +326,9 @@ def _join(meta: dict[str, Any], own: Mapping[str, tuple[dict[str, Any], Arrays]]
         segment.answered.update(zip(table["answered_id"].tolist(), table["answered"].tolist(), strict=True))
         join.segments.append(segment)
     for _, table in _named(own, "waiting/"):
-        pairs = zip(table["value"].tolist(), table["stratum"].tolist(), strict=True)
-        join.waiting.update(zip(table["id"].tolist(), pairs, strict=True))
+        source = table.get("source", np.zeros(len(table["id"]), dtype=np.uint64))  # snapshots of before had none
+        kept = zip(table["value"].tolist(), table["stratum"].tolist(), source.tolist(), strict=True)
+        join.waiting.update(zip(table["id"].tolist(), kept, strict=True))
     return join
 
 

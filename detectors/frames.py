@@ -15,7 +15,7 @@ import numpy as np
 from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.attack.evidence import OWN_LANES
-from regate.detectors.attack.queries import WIDTH, Queries
+from regate.detectors.attack.queries import WIDTH, Queries, of_columns
 from regate.detectors.cells import Fragments
 from regate.detectors.columns import ModelKey
 from regate.detectors.notices import Notice
@@ -108,10 +108,17 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
     return Observed(part.key, fragments, predictions, labels, queries, part.queries_of)
 
 
+# Columns that frames of before had not, with what stands for them.
+_LATER: dict[str, dict[str, np.generic]] = {
+    "p": {"mark": np.uint64(0)},
+    "l": {"mark": np.uint64(0), "source": np.uint64(0)},
+    "q": {"latency_us": np.int64(-1)},
+}
+
 _TABLES: dict[str, tuple[str, ...]] = {
     "f": ("cell", "stratum", "stats", "historical"),
     "p": ("event_id", "cell", "value", "mark"),
-    "l": ("event_id", "cell", "value", "own", "stratum", "mark"),
+    "l": LabelRows.__slots__,
     "q": Queries.__slots__,
 }
 
@@ -175,13 +182,14 @@ def _notice(said: dict[str, Any]) -> Notice:
 def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
     key = ModelKey(**entry["key"])
     tables = {
-        letter: {name: arrays[f"{number}{letter}.{name}"] for name in names if name != "mark"}
+        letter: {name: arrays[f"{number}{letter}.{name}"] for name in names if name not in _LATER.get(letter, ())}
         for letter, names in _TABLES.items()
         if entry.get(letter)
     }
-    for letter in tables.keys() & {"p", "l"}:
-        ids = tables[letter]["event_id"]  # frames of before had no marks
-        tables[letter]["mark"] = arrays.get(f"{number}{letter}.mark", np.zeros(len(ids), dtype=np.uint64))
+    for letter in tables.keys() & _LATER.keys():
+        rows = len(tables[letter]["event_id"])
+        for name, value in _LATER[letter].items():
+            tables[letter][name] = arrays.get(f"{number}{letter}.{name}", np.full(rows, value))
     for columns in tables.values():
         if len({len(column) for column in columns.values()}) != 1:
             raise ValueError("columns of one table differ in length")
@@ -203,7 +211,7 @@ def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
 
 
 def _queries(columns: Arrays) -> Queries:
-    found = Queries(**columns)
+    found = of_columns(columns)
     for column in (found.sketch, found.blocks, found.off):
         if column.ndim != 2 or column.shape[1] != WIDTH:
             raise ValueError("a query has the wrong width")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regate.detectors.columns import BoolArray, IntArray
+from regate.detectors.columns import BoolArray, HashArray, IntArray
 from regate.detectors.marks import Outcomes, OutcomeShape, ages
 from regate.detectors.outcomes import LabelRows, Predictions, sampled, wrong
 
@@ -38,9 +38,13 @@ class Taken:
     stratum: IntArray  # of each outcome
     matched: BoolArray  # which outcomes met a remembered prediction
     contradicted: IntArray  # strata of labels that contradict an earlier one
+    source: HashArray  # who sent the label of each outcome, 0 unknown
+    contradicted_by: HashArray  # who sent each label that contradicts
 
 
-Pair = tuple[int, int, int, bool]  # prediction with its mark, label, stratum, whether the prediction was remembered
+# Prediction with its mark, label, stratum, whether the prediction was remembered, who sent the label.
+Pair = tuple[int, int, int, bool, int]
+Against = tuple[int, int]  # stratum and sender of a label that contradicts
 
 
 @dataclass(slots=True)
@@ -50,7 +54,8 @@ class Join:
     capacity: int
     shift: int = 0
     segments: list[Segment] = field(default_factory=list)
-    waiting: dict[int, tuple[int, int]] = field(default_factory=dict)  # label before its prediction: value, stratum
+    # A label before its prediction: value, stratum, sender.
+    waiting: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     made: int = 0  # segments ever made
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -64,23 +69,28 @@ class Join:
     ) -> Taken:
         """Take the rows of one closed cell; return the outcomes that it decides."""
         pairs: list[Pair] = []
-        against: list[int] = []
+        against: list[Against] = []
         self._remember(predictions, pairs)
-        for event_id, label, own, stratum, kept in _ordered(labels, self.shift):
+        for event_id, label, own, stratum, source, kept in _ordered(labels, self.shift):
             if kept:
-                self._label(event_id, label, own, stratum, pairs, against)
+                self._label(event_id, label, own, stratum, source, pairs, against)
             elif own:  # outside the sample nothing is remembered, and nothing needs to be
-                pairs.append((own, label, stratum, False))
+                pairs.append((own, label, stratum, False, source))
         self._bound()
-        contradicted = np.array(against, dtype=np.int64)
+        contradicted = np.array([stratum for stratum, _ in against], dtype=np.int64)
+        by = np.array([source for _, source in against], dtype=np.uint64)
         if not pairs:
             none = np.zeros(0, dtype=np.int64)
-            return Taken(Outcomes(none, shape=shape), none, none.astype(np.bool_), contradicted)
+            return Taken(
+                Outcomes(none, shape=shape), none, none.astype(np.bool_), contradicted, none.astype(np.uint64), by
+            )
         made = np.array([(pair[0] & VALUE, pair[0] >> 64, pair[1]) for pair in pairs], dtype=np.uint64)
         value, mark, known = made[:, 0].copy(), made[:, 1].copy(), made[:, 2].copy()
         found = Outcomes(wrong(value, known, cutoff), value, known, mark, ages(mark, cell), shape)
         stratum_of = np.array([pair[2] for pair in pairs], dtype=np.int64)
-        return Taken(found, stratum_of, np.array([pair[3] for pair in pairs], dtype=np.bool_), contradicted)
+        matched = np.array([pair[3] for pair in pairs], dtype=np.bool_)
+        sender = np.array([pair[4] for pair in pairs], dtype=np.uint64)
+        return Taken(found, stratum_of, matched, contradicted, sender, by)
 
     def _remember(self, rows: Predictions, pairs: list[Pair]) -> None:
         if not len(rows.event_id):
@@ -96,7 +106,7 @@ class Join:
             for event_id, value in zip(ids, values, strict=True):
                 early = self.waiting.pop(event_id, None)
                 if early is not None:
-                    pairs.append((value, early[0], early[1], True))
+                    pairs.append((value, early[0], early[1], True, early[2]))
                     self._answer(event_id, early[0])
 
     def _segment(self) -> Segment:
@@ -111,29 +121,38 @@ class Join:
                 segment.answered[event_id] = label
                 return
 
-    def _label(self, event_id: int, label: int, own: int, stratum: int, pairs: list[Pair], against: list[int]) -> None:
+    def _label(
+        self,
+        event_id: int,
+        label: int,
+        own: int,
+        stratum: int,
+        source: int,
+        pairs: list[Pair],
+        against: list[Against],
+    ) -> None:
         for segment in reversed(self.segments):
             value = segment.predictions.pop(event_id, None)
             if value is not None:
                 segment.answered[event_id] = label
-                pairs.append((value, label, stratum, True))
+                pairs.append((value, label, stratum, True, source))
                 return
             first = segment.answered.get(event_id)
             if first is not None:
-                self._again(first, label, stratum, against)
+                self._again(first, label, (stratum, source), against)
                 return
         if own:
             self._segment().answered[event_id] = label
-            pairs.append((own, label, stratum, False))
+            pairs.append((own, label, stratum, False, source))
         elif event_id in self.waiting:
-            self._again(self.waiting[event_id][0], label, stratum, against)
+            self._again(self.waiting[event_id][0], label, (stratum, source), against)
         else:
-            self.waiting[event_id] = (label, stratum)
+            self.waiting[event_id] = (label, stratum, source)
 
-    def _again(self, first: int, label: int, stratum: int, against: list[int]) -> None:
+    def _again(self, first: int, label: int, told: Against, against: list[Against]) -> None:
         """Count a label of a prediction that has one: the first one wins."""
         if first != label:
-            against.append(stratum)
+            against.append(told)
         self._count("label_repeated" if first == label else "label_contradiction")
 
     def _bound(self) -> None:
@@ -163,8 +182,8 @@ def _thinned(values: dict[int, int], shift: int) -> dict[int, int]:
     return {event_id: values[event_id] for event_id in ids[sampled(ids, shift)].tolist()}
 
 
-def _ordered(labels: LabelRows, shift: int) -> Iterable[tuple[int, int, int, int, bool]]:
-    order = np.lexsort((labels.stratum, labels.mark, labels.own, labels.value, labels.event_id))
+def _ordered(labels: LabelRows, shift: int) -> Iterable[tuple[int, int, int, int, int, bool]]:
+    order = np.lexsort((labels.source, labels.stratum, labels.mark, labels.own, labels.value, labels.event_id))
     own = [
         value and value | mark << 64
         for value, mark in zip(labels.own[order].tolist(), labels.mark[order].tolist(), strict=True)
@@ -174,6 +193,7 @@ def _ordered(labels: LabelRows, shift: int) -> Iterable[tuple[int, int, int, int
         labels.value[order].tolist(),
         own,
         labels.stratum[order].tolist(),
+        labels.source[order].tolist(),
         sampled(labels.event_id[order], shift).tolist(),
         strict=True,
     )

@@ -281,7 +281,9 @@ def observe_labels(state: Partition, rows: Labels, model: Watched, watermark_us:
     stratum = model.profile.stratum(times.time_us).astype(np.int64)
     # A label that carries its prediction speaks of now: its age is 0.
     mark = marks(rows.n, rows.score, {}, model.profile.layout.shape, times.cell)
-    found = LabelRows(rows.event_id[keep], times.cell[keep], label[keep], own[keep], stratum[keep], mark[keep])
+    source = np.zeros(rows.n, dtype=np.uint64) if rows.source is None else rows.source
+    columns = (rows.event_id, times.cell, label, own, stratum, mark, source)
+    found = LabelRows(*(column[keep] for column in columns))
     return Observed(rows.key, labels=found), watermark_us
 
 

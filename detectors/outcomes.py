@@ -55,7 +55,10 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:
-    """Join rows of labels; ``own`` is the prediction that the label event carries, or `NO_VALUE`, ``mark`` its mark."""
+    """Join rows of labels; ``own`` is the prediction that the label event carries, or `NO_VALUE`, ``mark`` its mark.
+
+    ``source`` is the salted hash of who sent the label, 0 unknown.
+    """
 
     event_id: HashArray
     cell: IntArray
@@ -63,6 +66,7 @@ class LabelRows:
     own: HashArray
     stratum: IntArray
     mark: HashArray
+    source: HashArray
 
 
 Rows = TypeVar("Rows", Predictions, LabelRows)
@@ -79,7 +83,7 @@ def empty_labels() -> LabelRows:
     """Return no label rows."""
     none = np.zeros(0, dtype=np.int64)
     none_u = none.astype(np.uint64)
-    return LabelRows(none_u, none, none_u, none_u, none, none_u)
+    return LabelRows(none_u, none, none_u, none_u, none, none_u, none_u)
 
 
 def merged_rows(parts: Sequence[Rows], empty: Rows) -> Rows:

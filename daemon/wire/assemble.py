@@ -155,6 +155,7 @@ def _labels(
         label=_column(parts.label, take),
         prediction=None if parts.prediction is None else _column(parts.prediction, take),
         score=None if score is None else _floats(score, take),
+        source=None if parts.client is None else _hashes(parts.client, take),
     )
 
 

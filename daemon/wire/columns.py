@@ -20,7 +20,7 @@ from regate.daemon.wire.columnar import (
     to_floats,
     to_times,
 )
-from regate.daemon.wire.hashing import hash_column
+from regate.daemon.wire.hashing import hash_column, or_nobody
 from regate.daemon.wire.reasons import Bad, Reason
 from regate.detectors.columns import (
     MISSING_CODE,
@@ -92,6 +92,8 @@ class PartsReader:
                 parts.scores[name] = score
         parts.prediction = self._outcome("prediction")
         parts.label = self._outcome("label")
+        if labels and parts.client is not None:
+            parts.client = or_nobody(parts.client, salt)
         if labels and self._strict:
             self._require("label", self._field("label"))
         return parts

@@ -15,7 +15,7 @@ from regate.config.model import ModelConfig
 from regate.config.settings import Limits
 from regate.daemon.wire.columnar import check_numbers, class_text, merge_categories, to_times, truth
 from regate.daemon.wire.columns import Parts, kept
-from regate.daemon.wire.hashing import hash_texts
+from regate.daemon.wire.hashing import hash_texts, or_nobody
 from regate.daemon.wire.mapping import NONE, Gathered, Layout, join
 from regate.daemon.wire.reasons import Bad, Reason
 from regate.detectors.columns import BoolArray, Categorical, Column, FloatArray, IntArray, Numeric
@@ -187,9 +187,17 @@ class _Builder:
         parts.event_time_us, parts.has_time, wrong = times_of(times, kinds)
         if wrong.any():
             parts.bad.append(Bad(wrong, Reason.BAD_TIME, "event_time", "event_time is no time"))
-        if not self._labels and self._sent("client") and self._config.privacy.get("client") != "drop":
-            kinds = set(self._given.kinds["client"])
-            parts.client = hash_texts(as_texts(self._given.columns["client"], kinds), self._salt)
+        if self._config.privacy.get("client") != "drop":
+            self._client()
+
+    def _client(self) -> None:
+        """Hash who asked; of labels who sent them, which a CloudEvent's source says where the label does not."""
+        column, kinds = self._given.columns.get("client", ()), set(self._given.kinds.get("client", ()))
+        if self._labels and self._envelope:
+            column, kinds = self._merged("client", "source")
+        if kinds - {NONE}:
+            hashes = hash_texts(as_texts(column, kinds), self._salt)
+            self._parts.client = or_nobody(hashes, self._salt) if self._labels else hashes
 
     def _features(self) -> None:
         mapping = self._config.mapping

@@ -66,6 +66,11 @@ def hash_texts(texts: Sequence[str], seed: int = 0) -> HashArray:
     return hash_column(pa.array(texts, pa.large_string()), seed)
 
 
+def or_nobody(hashes: HashArray, seed: int) -> HashArray:
+    """Return hashes with 0 for those of an empty or missing identifier."""
+    return np.where(hashes == hash_texts([""], seed)[0], np.uint64(0), hashes)
+
+
 def _hash_dictionary(array: pa.Array, seed: int) -> HashArray:
     table = np.append(hash_column(array.dictionary, seed), hash_texts([""], seed))
     codes = array.indices.cast(pa.int64()).fill_null(len(table) - 1).to_numpy(zero_copy_only=False)

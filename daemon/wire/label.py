@@ -19,6 +19,9 @@ class Label(Wire):
     model: Text | None = None
     model_version: Identifier | None = None
     deployment: Text | None = None
+    client: Identifier | None = Field(
+        default=None, description="who sent the label, hashed with a salt; else the source of the CloudEvent"
+    )
     label: Scalar = Field(description="the outcome: a class, or a number for regression")
     prediction: Scalar | None = Field(default=None, description="carried by the label, it needs no join")
     scores: Number | dict[str, Number | None] | None = None

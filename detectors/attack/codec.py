@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
+from regate.detectors.attack import habits
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR
 from regate.detectors.attack.dependence import BINS, Tree
 from regate.detectors.attack.evidence import LANES, SUM_CAP, SUM_UNIT, UNITS, Tails
@@ -79,6 +80,8 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
     if reference.training is not None:
         meta["training"] = [reference.training.salt, reference.training.rows, reference.training.usual]
         arrays["training"] = reference.training.bits
+    meta["habits"], more = habits.packed(reference.habits)
+    arrays |= {f"habits.{name}": array for name, array in more.items()}
     return meta, {f"attack.{name}": array for name, array in arrays.items()}
 
 
@@ -124,6 +127,7 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
         clients=meta["clients"],
         rows=meta["rows"],
         training=Training(arrays["training"], *meta["training"]) if "training" in meta else None,
+        habits=_habits(meta, arrays),
     )
 
 
@@ -145,3 +149,11 @@ def _view(said: dict[str, Any], arrays: Arrays) -> View:
         said["changes"],
     )
     return View(next(kind for kind in VIEWS if kind.name == name), tails, said["bar"], said["usual"])
+
+
+def _habits(meta: dict[str, Any], arrays: Arrays) -> habits.Habits:
+    """Return the habits; profiles of before had none, and their views are off."""
+    if "habits" not in meta:
+        return habits.Habits()
+    own = {name.removeprefix("habits."): array for name, array in arrays.items() if name.startswith("habits.")}
+    return habits.unpacked(meta["habits"], own)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from regate.detectors.attack import dependence, geometry, lattice, sketch, tails, training
+from regate.detectors.attack import dependence, geometry, habits, lattice, sketch, tails, training
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
 from regate.detectors.attack.evidence import (
     LANES,
@@ -71,6 +71,7 @@ def fitted(
         np.zeros_like(blocks),
         np.zeros((rows.n, len(OWN_LANES)), dtype=np.float32),
         np.zeros(rows.n, dtype=np.bool_),
+        np.full(rows.n, -1, dtype=np.int64),
     )
     order = np.lexsort((rows.event_id, rows.event_time_us))
     fresh = _fresh(bare, order, tau)
@@ -124,7 +125,9 @@ def _views(start: AttackReference, queries: Queries, rate: float) -> AttackRefer
     for kind in KINDS:
         own = named if kind.by_client else usual
         views.append(_view(kind, start, own, owners(kind, own), rate * kind.share, len(odd)))
-    return replace(start, views=tuple(views), trimmed=tuple(int(one) for one in odd))
+    steps = Clients(capacity=len(everyone)).take(known, start.tau)
+    usually = habits.fitted(known, steps, odd, start.inputs.names)
+    return replace(start, views=tuple(views), trimmed=tuple(int(one) for one in odd), habits=usually)
 
 
 def _odd(start: AttackReference, queries: Queries, clients: int) -> HashArray:

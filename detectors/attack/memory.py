@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from regate.detectors.attack.beside import Beside
 from regate.detectors.attack.clients import Clients, Steps
 from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
 from regate.detectors.attack.tide import Tide
-from regate.detectors.attack.views import View, owners, seen_by
+from regate.detectors.attack.views import CLIENT, View, owners, seen_by
 from regate.detectors.columns import HashArray, IntArray
 
 _TOLD_LANES = 3
@@ -44,13 +45,17 @@ class Seen:
     table: Clients
     tide: Tide = field(default_factory=Tide)
 
-    def take(self, reference: AttackReference, queries: Queries, rows: IntArray, owner: HashArray) -> list[Alarm]:
+    def take(
+        self, reference: AttackReference, queries: Queries, rows: IntArray, owner: HashArray, beside: Beside
+    ) -> list[Alarm]:
         """Take some queries; return alarms.
 
         :param rows: of the queries, where they are among all that were given.
         """
         known, table = self.view, self.table
         steps = table.take(queries, reference.tau, owner)
+        if known.kind == CLIENT:
+            beside.take(queries, steps, table)
         values = lane_values(steps, queries.lanes, reference.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
         order = np.argsort(steps.row)
@@ -102,9 +107,11 @@ class Memory:
     queries: int = 0
     nameless: int = 0  # queries without a client: seen by region only
     views: tuple[Seen, ...] = field(init=False)
+    beside: Beside = field(init=False)  # what looks at the same queries, and at labels, in other ways
 
     def __post_init__(self) -> None:
         """Begin with empty tables."""
+        self.beside = Beside(self.reference.habits)
         self.views = tuple(
             Seen(view, Clients(capacity=(self.capacity if view.kind.by_client else None) or view.kind.capacity))
             for view in self.reference.views
@@ -141,6 +148,6 @@ class Memory:
             most = max(seen.table.capacity // 2, 1) if seen.view.kind.by_client else max(len(rows), 1)
             for start in range(0, len(rows), most):
                 piece = rows[start : start + most]
-                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece])
+                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece], self.beside)
                 found += [(alarm.row, number, alarm) for alarm in alarms]
         return [alarm for *_, alarm in sorted(found, key=lambda one: one[:2])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -31,6 +31,7 @@ class Queries:
     off: ByteArray  # [n, 16] weight of values off the lattice, in halves
     lanes: LaneArray  # [n, lanes]
     member: npt.NDArray[np.bool_]  # rows that the model was trained on; False where no filter was given
+    latency_us: IntArray  # -1 unknown
 
     @property
     def n(self) -> int:
@@ -40,6 +41,11 @@ class Queries:
     def some(self, rows: IntArray | slice | npt.NDArray[np.bool_]) -> Queries:
         """Return some of the queries."""
         return Queries(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+
+def of_columns(columns: Mapping[str, np.ndarray]) -> Queries:
+    """Return queries of stored columns; frames and snapshots of before had no latency."""
+    return Queries(**{"latency_us": np.full(len(columns["time_us"]), -1, dtype=np.int64), **columns})
 
 
 def ordered(queries: Queries) -> Queries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,12 +11,13 @@ from regate.config.canonical import digest_bytes
 from regate.detectors.arrays import pack
 from regate.detectors.attack import dependence, geometry, lattice, sketch
 from regate.detectors.attack.evidence import OWN_LANES
+from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.inputs import Inputs, bits_of, mixed
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.training import Training
 from regate.detectors.attack.views import View
 from regate.detectors.classes import class_hash
-from regate.detectors.columns import BoolArray, Categorical, FloatArray, HashArray, Numeric, Slice
+from regate.detectors.columns import BoolArray, Categorical, FloatArray, HashArray, IntArray, Numeric, Slice
 from regate.detectors.probabilities import chosen, class_matrix
 
 
@@ -35,6 +36,7 @@ class AttackReference:
     clients: int = 0
     rows: int = 0
     training: Training | None = None
+    habits: Habits = field(default_factory=Habits)  # what the views beside client memory compare with
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +71,7 @@ class AttackReference:
             off=lattice.by_block(weights),
             lanes=lanes,
             member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.holds(hashed),
+            latency_us=latencies(rows),
         )
 
 
@@ -84,6 +87,14 @@ def margins(rows: Slice) -> FloatArray:
         top = np.partition(p, len(p) - 2, axis=0)
         gap = top[-1] - top[-2]
     return np.asarray(-np.log(gap + 0.001))
+
+
+def latencies(rows: Slice) -> IntArray:
+    """Return latencies in microseconds, -1 where unknown."""
+    if rows.latency_ms is None:
+        return np.full(rows.n, -1, dtype=np.int64)
+    known = np.isfinite(rows.latency_ms) & (rows.latency_ms >= 0)
+    return np.where(known, np.rint(np.where(known, np.minimum(rows.latency_ms, 1e9), 0.0) * 1e3), -1).astype(np.int64)
 
 
 def labels(rows: Slice) -> HashArray:

@@ -11,7 +11,7 @@ import numpy as np
 from regate.detectors.arrays import Arrays
 from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.memory import Seen
-from regate.detectors.attack.queries import Queries, joined
+from regate.detectors.attack.queries import Queries, joined, of_columns
 from regate.detectors.attack.watch import AttackWatch, Open
 from regate.detectors.finding import Finding
 
@@ -34,7 +34,7 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
             "nameless": watch.memory.nameless,
             "views": [[len(one.table.slots), one.table.evicted, one.tide.off] for one in watch.memory.views],
             "open": [
-                [whom, one.view, one.owner, one.finding.model_dump(mode="json")]
+                [whom, one.view, one.owner, one.last_us, one.finding.model_dump(mode="json")]
                 for whom, one in sorted(watch.open.items())
             ],
         },
@@ -46,6 +46,7 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
         for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
             own = slice(start, min(start + SLOTS_A_CHUNK, used))
             yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in ARRAYS}
+    yield from watch.memory.beside.chunks()
     if watch.waiting:
         waiting = joined(watch.waiting)
         for number, start in enumerate(range(0, waiting.n, WAITING_A_CHUNK)):
@@ -63,12 +64,14 @@ def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
     watch.opened, watch.untold = meta["opened"], meta["untold"]
     watch.memory.queries, watch.memory.nameless = meta["queries"], meta["nameless"]
     watch.open = {
-        whom: Open(Finding.model_validate(finding), view, int(owner)) for whom, view, owner, finding in meta["open"]
+        whom: Open(Finding.model_validate(finding), view, int(owner), last_us)
+        for whom, view, owner, last_us, finding in meta["open"]
     }
     for seen, (used, evicted, off) in zip(watch.memory.views, meta["views"], strict=True):
         _restore_view(seen, own, used, evicted, off)
+    watch.memory.beside.restore(own)
     watch.waiting = [
-        Queries(**arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
+        of_columns(arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from regate.detectors.attack.views import REGION
 from regate.detectors.columns import ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import six
+from regate.detectors.label_join import Taken
 
 # A client that asked nothing for so long has gone, and its incident with it.
 QUIET_US = 3_600_000_000
@@ -43,6 +44,7 @@ class Open:
     finding: Finding
     view: str
     owner: int
+    last_us: int  # when its evidence crossed the bar last
 
 
 @dataclass(slots=True)
@@ -66,52 +68,72 @@ class AttackWatch:
     def close(self, before_us: int, name: Name = hex_name) -> list[Finding]:
         """Give memory all queries before a time, in order; return what they say."""
         if not self.waiting:
-            return []
+            return self._beside(before_us, name)
         everything = joined(self.waiting)
         ripe = everything.time_us < before_us
         self.waiting = [] if bool(ripe.all()) else [everything.some(~ripe)]
-        return self.decide(ordered(everything.some(ripe)), name)
+        return [*self._decide(ordered(everything.some(ripe)), name), *self._beside(before_us, name)]
+
+    def answered(self, taken: Taken, time_us: int) -> None:
+        """Take what the labels of one closed cell decided."""
+        self.memory.beside.answered(taken.outcomes, taken.source, taken.contradicted_by, time_us)
+
+    def _beside(self, now_us: int, name: Name) -> list[Finding]:
+        return self.memory.beside.findings(now_us, self.key, self.profile_digest, name, self.memory.queries)
 
     def decide(self, queries: Queries, name: Name = hex_name) -> list[Finding]:
         """Give memory queries in their order; return findings and what has ended."""
         if not queries.n:
             return []
-        found = [
-            finding
-            for alarm in self.memory.take(queries)
-            if (finding := self._finding(alarm, queries, name)) is not None
-        ]
+        return [*self._decide(queries, name), *self._beside(int(queries.time_us[-1]), name)]
+
+    def _decide(self, queries: Queries, name: Name) -> list[Finding]:
+        if not queries.n:
+            return []
+        found = [finding for alarm in self.memory.take(queries) for finding in self._findings(alarm, queries, name)]
         now_us = int(queries.time_us[-1])
-        new = {one.incident for one in found}
         for whom, one in list(self.open.items()):
             level, last_us = self.memory.level(one.view, one.owner), self.memory.last_us(one.view, one.owner)
-            back = level is None or level <= 0
+            back = (level is None or level <= 0) and one.last_us < now_us - QUIET_US
             gone = last_us is not None and last_us < now_us - QUIET_US
-            if (back or gone) and one.finding.id not in new:
+            if back or gone:
                 del self.open[whom]
-                why = "its queries are normal again" if back else "no query for an hour"
+                why = "no query for an hour" if gone else "its queries have been normal again"
                 found.append(self._ended(one.finding, now_us, why))
         return found
 
-    def _finding(self, alarm: Alarm, queries: Queries, name: Name) -> Finding | None:
-        asker = int(queries.client[alarm.row])
+    def _findings(self, alarm: Alarm, queries: Queries, name: Name) -> list[Finding]:
+        """Return what an alarm says: nothing new, a new incident, or that one has ended and another begins."""
+        asker, now_us = int(queries.client[alarm.row]), int(queries.time_us[alarm.row])
         whom = _whom(alarm.client) if alarm.client else f"region {alarm.owner:016x}"
-        # Told again after its evidence was gone, or by another view: the same incident goes on.
-        if whom in self.open or (asker and _whom(asker) in self.open):
-            return None
+        ended = []
+        known = self.open.get(whom)
+        if known is not None:
+            same = (known.view, known.owner) == (alarm.view, alarm.owner)
+            # An alarm comes again when its evidence was back at 0.
+            if same and known.last_us < now_us - QUIET_US:
+                del self.open[whom]
+                ended.append(self._ended(known.finding, now_us, "its queries had been normal again"))
+            else:
+                self.open[whom] = replace(known, last_us=now_us) if same else known
+                return []
+        if asker and _whom(asker) in self.open:
+            return ended
         if not alarm.client and sum(one in self.accused for one in alarm.askers) >= _ACCUSED_QUERIES:
-            return None
+            return ended
         regions = sum(one.view == REGION.name for one in self.open.values())
         if len(self.open) >= MOST_OPEN or (not alarm.client and regions >= MOST_REGIONS):
             self.untold += 1
-            return None
+            return ended
+        return [*ended, self._opened(alarm, whom, now_us, name)]
+
+    def _opened(self, alarm: Alarm, whom: str, detected: int, name: Name) -> Finding:
         self.opened += 1
         if alarm.client:
             self.accused.pop(alarm.client & _HALF, None)
             self.accused[alarm.client & _HALF] = None
             while len(self.accused) > MOST_ACCUSED:
                 del self.accused[next(iter(self.accused))]
-        detected = int(queries.time_us[alarm.row])
         identity = content_id("attack", str(self.key), whom, detected, self.opened)
         subject = name(alarm.client) if alarm.client else f"pattern:{identity[:16]}"
         finding = Finding(
@@ -123,7 +145,7 @@ class AttackWatch:
             deployment=self.key.deployment,
             family="attack",
             kind="attack",
-            detector=f"attack by {alarm.view}",
+            detector="attack",
             subject=subject,
             severity=SEVERITY,
             evidence=six(alarm.level * _LOG10_E),
@@ -137,7 +159,7 @@ class AttackWatch:
             profile_digest=self.profile_digest,
             message=_told(alarm, subject),
         )
-        self.open[whom] = Open(finding, alarm.view, alarm.owner)
+        self.open[whom] = Open(finding, alarm.view, alarm.owner, detected)
         return finding
 
     def _ended(self, first: Finding, now_us: int, why: str) -> Finding:

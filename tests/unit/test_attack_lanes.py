@@ -331,6 +331,8 @@ def test_an_incident_ends_when_the_client_is_quiet_or_gone(profile: Profile) -> 
     much_later = int(rows.event_time_us[-1]) + 7_200_000_000
     good = [("good", "fresh", POPULATION.draw(rng, 50))]
     later = rows_of(woven(POPULATION, good, rng, much_later), 10_000)
+    apart = np.cumsum(rng.exponential(1e5, later.n)).astype(np.int64)  # a client by the clock would be another finding
+    later = replace(later, event_time_us=much_later + apart, arrival_us=much_later + apart + 50_000)
     config, shard, state = config_of(rows), Shard(), Partition()
     shard.configure(KEY, profile, config)
     found = []

@@ -78,3 +78,13 @@ def test_a_malformed_frame_is_refused(spoil) -> None:
     with pytest.raises(PoisonError) as caught:
         decode_frame(pack(meta, arrays), NO_TIME)
     assert caught.value.reason == "corrupt"
+
+
+def test_labels_of_before_have_no_sender() -> None:
+    (record,) = encode_frames(Frame("labels-0", 1, parts=observed()[1:]))
+    meta, arrays = unpack(record)
+    del arrays["0l.source"], arrays["0l.mark"]
+    (part,) = decode_frame(pack(meta, arrays), NO_TIME).parts
+    assert part.labels is not None
+    assert len(part.labels.source) == len(part.labels.event_id) > 0
+    assert not part.labels.source.any()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,9 @@ def labels(*rows: tuple[int, int], own: int = 0) -> LabelRows:
     n = len(rows)
     zeros = np.zeros(n, dtype=np.int64)
     ids, values = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
-    return LabelRows(ids, zeros, values, np.full(n, own, dtype=np.uint64), zeros, np.zeros_like(ids))
+    return LabelRows(
+        ids, zeros, values, np.full(n, own, dtype=np.uint64), zeros, np.zeros_like(ids), np.zeros_like(ids)
+    )
 
 
 def test_a_label_meets_its_prediction() -> None:
@@ -55,6 +59,18 @@ def test_the_first_label_wins_and_contradictions_are_counted() -> None:
     assert again.outcomes.wrong.tolist() == []
     assert again.contradicted.tolist() == [0]
     assert join.counters == {"label_contradiction": 1, "label_repeated": 1}
+
+
+def test_the_sender_of_a_label_goes_with_its_outcome_and_its_contradiction() -> None:
+    join = Join(100)
+    join.take(predictions(e1=YES), replace(labels((1, YES), (2, NO)), source=np.array([7, 8], dtype=np.uint64)), None)
+    found = join.take(predictions(e2=YES), replace(labels((1, NO)), source=np.array([9], dtype=np.uint64)), None)
+    assert found.source.tolist() == [8]  # its label waited for the prediction
+    assert found.contradicted_by.tolist() == [9]
+    same = replace(labels((3, YES), (3, NO)), source=np.array([5, 4], dtype=np.uint64))
+    turned = replace(labels((3, NO), (3, YES)), source=np.array([4, 5], dtype=np.uint64))
+    told = [Join(100).take(predictions(e3=YES), rows, None) for rows in (same, turned)]
+    assert told[0].contradicted_by.tolist() == told[1].contradicted_by.tolist()
 
 
 def test_a_label_with_its_own_prediction_needs_no_join_and_still_counts_once() -> None:

@@ -500,6 +500,28 @@ def test_labels_by_json_cloud_event_and_arrow() -> None:
     assert third.key.version == "1"
 
 
+def test_who_sent_a_label_is_its_client_or_the_source_of_its_cloud_event() -> None:
+    decoder = Decoder({("default", "loan"): CONFIG}, salt=7)
+    sent = records(
+        label(0, client="ann"),
+        label(1),
+        wrapped(label(2), type="io.regate.label.v1", source="/desk/4"),
+        wrapped(label(3, client="ann"), type="io.regate.label.v1", source="/desk/4"),
+    )
+    bare, enveloped = decoder.decode_labels(sent).labels
+    ann, desk = hash_texts(["ann", "/desk/4"], 7).tolist()
+    assert bare.source is not None
+    assert enveloped.source is not None
+    assert bare.source.tolist() == [ann, 0]
+    assert enveloped.source.tolist() == [desk, ann]
+    columns = pa.table({"event_id": ["e-5", "e-6"], "model": ["loan"] * 2, "label": [1, 0], "client": ["ann", None]})
+    (third,) = decoder.decode_labels([arrow(columns)]).labels
+    assert third.source is not None
+    assert third.source.tolist() == [ann, 0]
+    (without,) = decoder.decode_labels(records(label(1))).labels
+    assert without.source is None
+
+
 def test_labels_of_a_regression_are_numbers() -> None:
     config = ModelConfig(model="m", features={}, output=Output(type="regression"))
     decoder = Decoder({("default", "m"): config})
