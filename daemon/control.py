@@ -27,6 +27,7 @@ from regate.daemon.bus.port import OutRecord, Reader, Record, TopicPartition
 from regate.daemon.bus.topics import Topics
 from regate.daemon.wire.cloudevents import decode_event, encode_event
 from regate.daemon.wire.internal import Acceptance, Control
+from regate.detectors.attack.pattern import Pattern, as_text, from_text
 from regate.detectors.columns import ModelKey
 from regate.detectors.profile import Profile
 
@@ -53,6 +54,7 @@ class View:
     models: dict[str, ModelConfig] = field(default_factory=dict)  # tenant/model
     policies: dict[str, Policy] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)  # str(ModelKey)
+    patterns: dict[str, Pattern] = field(default_factory=dict)  # <model key>#<pattern id>
     digests: dict[str, str] = field(default_factory=dict)  # "<kind>/<name>" -> digest
     refused: list[Refused] = field(default_factory=list)
     _parts: dict[str, dict[int, str]] = field(default_factory=dict)  # profile digest -> part -> base64
@@ -78,8 +80,8 @@ class View:
         if record.value is None:
             if self.digests.pop(key, None) is None:
                 return set()
-            for store in (self.models, self.policies, self.profiles):
-                store.pop(name, None)  # names of the three kinds differ in form, see `documents`
+            for store in (self.models, self.policies, self.profiles, self.patterns):
+                store.pop(name, None)  # names of the four kinds differ in form
             return {key}
         refuse_large(record)
         control = decode_event(record.value, "control", Control)
@@ -89,6 +91,10 @@ class View:
             return set()  # an event, not a setting: decide takes it once
         if self.digests.get(key) == control.digest:
             return set()
+        if kind == "pattern":
+            self.patterns[name] = from_text(control.document)
+            self.digests[key] = control.digest
+            return {key}
         data = json.loads(control.document)
         if kind == "model":
             self.models[name] = ModelConfig.model_validate(data)
@@ -188,6 +194,30 @@ def profile_records(profile: Profile, time_ms: int) -> list[OutRecord]:
         )
         for number, piece in enumerate(pieces)
     ]
+
+
+def pattern_name(key: ModelKey, pattern: str) -> str:
+    """Return the name under which a model's pattern stands on the control topic."""
+    return f"{key}#{pattern}"
+
+
+def scope_of_pattern(name: str) -> str:
+    """Return the scope (``tenant/model/deployment``) of a pattern's name: all versions of a model share patterns."""
+    return name.partition("#")[0].rpartition("@")[0]
+
+
+def pattern_record(key: ModelKey, pattern: Pattern, time_ms: int) -> OutRecord:
+    """Return the control record that tells all shards of a pattern."""
+    document = as_text(pattern)
+    name = pattern_name(key, pattern.id)
+    return _record(
+        Control(kind="pattern", name=name, digest=digest_bytes(document.encode()), document=document), time_ms
+    )
+
+
+def pattern_gone(key: ModelKey, pattern: str) -> OutRecord:
+    """Return the control record that takes a pattern back."""
+    return OutRecord("control", None, key=f"pattern/{pattern_name(key, pattern)}".encode(), partition=0)
 
 
 def acceptance_record(acceptance: Acceptance, time_ms: int) -> OutRecord:

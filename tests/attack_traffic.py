@@ -115,4 +115,4 @@ def signed(reference: AttackReference, rows: Slice, size: int = 1_000, restart: 
         found += watch.decide(reference.queries(rows.cut(slice(start, start + size))))
         if number == restart:
             watch = restarted(watch)
-    return [one for one in found if one.detector != "attack"]
+    return [one for one in found if one.detector not in {"attack", "attack/recurrence"}]

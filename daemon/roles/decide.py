@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from regate.config.errors import PoisonError
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
+from regate.daemon.control import pattern_gone, pattern_record, scope_of_pattern
 from regate.daemon.roles import standing as standings
 from regate.daemon.roles.standing import Standing
 from regate.daemon.shell.core import Artefact, Gap, Output, StepInput, told
@@ -77,7 +78,7 @@ class DecideCore:
             findings.extend(state.core.tick(given.tick.now_ms, configs))
         for finding in findings:
             out.extend(self._emit(state, finding))
-        return out
+        return [*out, *self._tell(state)]
 
     def dump(self, state: State) -> dict[str, bytes]:
         """Return the state as named chunks."""
@@ -112,6 +113,8 @@ class DecideCore:
         profiles = state.standing.view.profiles
         for name in sorted(changed):
             kind, _, owner = name.partition("/")
+            if kind == "pattern":
+                self._pattern(state, owner)
             if kind == "model":
                 for key in [key for key in state.core.models if key.placement == owner]:
                     state.core.bound(key, state.standing.config(key))
@@ -121,9 +124,39 @@ class DecideCore:
             if profile is not None:
                 if partition_of(profile.key.placement, self._partitions) == state.number:
                     state.core.configure(profile.key, profile, state.standing.config(profile.key))
+                    self._patterns(state, profile.key)
                 continue
             for key in [key for key in state.core.models if str(key) == owner]:
                 state.core.configure(key, None, None)
+
+    def _pattern(self, state: State, name: str) -> None:
+        """Learn or forget a pattern in all versions of its model."""
+        pattern = state.standing.view.patterns.get(name)
+        for key, model in state.core.models.items():
+            if model.attack is None or key.scope != scope_of_pattern(name):
+                continue
+            if pattern is not None:
+                model.attack.recurrence.learn([pattern])
+            else:
+                model.attack.recurrence.forget(name.partition("#")[2])
+
+    def _patterns(self, state: State, key: ModelKey) -> None:
+        """Let a model that has a new profile know the patterns of its scope."""
+        attack = state.core.models[key].attack
+        if attack is not None:
+            view = state.standing.view.patterns
+            attack.recurrence.learn([view[name] for name in sorted(view) if scope_of_pattern(name) == key.scope])
+
+    def _tell(self, state: State) -> list[Output]:
+        """Return control records of the patterns that changed here, and of those that found no room any more."""
+        out: list[Output] = []
+        for key, model in sorted(state.core.models.items(), key=lambda one: str(one[0])):
+            if model.attack is None:
+                continue
+            told, gone = model.attack.recurrence.told()
+            out += [pattern_record(key, one, min(max(one.last_us // 1000, 0), LAST_MS)) for one in told]
+            out += [pattern_gone(key, one) for one in gone]
+        return out
 
     def _take(self, state: State, record: Record) -> list[Output]:
         try:

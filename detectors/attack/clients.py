@@ -68,6 +68,7 @@ class Steps:
     line: FloatArray  # how straight on it goes from the last step
     changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16
     own: IntArray  # how many of the remembered queries the same client asked, of those with an id
+    number: IntArray  # how many distinct queries its owner had asked with it
     behind: IntArray  # how many are remembered before it, at most 8
     chain: _Chain
     place: IntArray  # rows of the chain: itself
@@ -297,6 +298,7 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
         line=_lines(chain, kept, new, first, changed[0]),
         changed=np.minimum(changed[fewest, column], WIDTH),
         own=own,
+        number=_made(chain, owner[new]),
         behind=behind,
         chain=chain,
         place=rows,
@@ -336,9 +338,12 @@ def _trees(chain: _Chain, kept: IntArray, new: IntArray, parent: IntArray) -> In
 
 def _numbers(chain: _Chain, kept: IntArray, new: IntArray) -> IntArray:
     """Return numbers that no remembered tree of the same client has."""
-    owner = chain.owner[kept[new]]
-    rank = np.arange(len(new)) - np.searchsorted(owner, owner)
-    return np.asarray((chain.made[owner] + rank) % _ROOTS)  # they go round, and only eight are remembered
+    return (_made(chain, chain.owner[kept[new]]) - 1) % _ROOTS  # they go round, and only eight are remembered
+
+
+def _made(chain: _Chain, owner: IntArray) -> IntArray:
+    """Return how many distinct queries each owner had made with each of its new ones."""
+    return np.asarray(chain.made[owner] + np.arange(len(owner)) - np.searchsorted(owner, owner) + 1)
 
 
 def _lines(chain: _Chain, kept: IntArray, new: IntArray, first: IntArray, changed: IntArray) -> FloatArray:

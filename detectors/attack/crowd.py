@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from regate.detectors.arrays import Arrays
-from regate.detectors.attack import tails
+from regate.detectors.attack import hyperloglog, tails
+from regate.detectors.attack.hyperloglog import distinct, registers
 from regate.detectors.attack.inputs import scrambled
 from regate.detectors.attack.queries import ByteArray, Queries
 from regate.detectors.attack.sign import Sign
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
-REGISTERS = 256  # of the HyperLogLog: errs by 6.5 %
 BITS = 19  # a bitmap (64 kB in a snapshot) knows some 100,000 clients before it gives way to the next
 FULL = 0.2
 # The smallest width is taken in which half of the reference's windows hold so many queries.
@@ -50,29 +50,8 @@ class CrowdReference:
     reason: str = "not fitted"
 
 
-def registers(client: HashArray) -> tuple[IntArray, ByteArray]:
-    """Return the register of each client and its rank."""
-    mixed = scrambled(client ^ np.uint64(0x9E3779B97F4A7C15))
-    low = mixed & np.uint64((1 << 32) - 1)
-    # The rank is the place of the highest bit among 32; float64 holds such a number exactly.
-    _, exponent = np.frexp(low.astype(np.float64))
-    return (mixed >> np.uint64(56)).astype(np.int64), (33 - exponent).astype(np.uint8)
-
-
-def distinct(ranks: ByteArray) -> float:
-    """Return how many clients registers have seen."""
-    m = float(len(ranks))
-    raw = (0.7213 / (1.0 + 1.079 / m)) * m * m / float(np.exp2(-ranks.astype(np.float64)).sum())
-    empty = int((ranks == 0).sum())
-    return m * float(np.log(m / empty)) if raw <= 2.5 * m and empty else raw
-
-
 def _bitmap() -> BoolArray:
     return np.zeros(1 << BITS, dtype=np.bool_)
-
-
-def _ranks() -> ByteArray:
-    return np.zeros(REGISTERS, dtype=np.uint8)
 
 
 @dataclass(slots=True)
@@ -84,7 +63,7 @@ class Crowd:
     known: BoolArray = field(default_factory=_bitmap)
     filled: int = 0  # places of ``known``
     here: list[IntArray] = field(default_factory=list)  # places of this window
-    ranks: ByteArray = field(default_factory=_ranks)  # of clients that are new in this window
+    ranks: ByteArray = field(default_factory=hyperloglog.empty)  # of clients that are new in this window
     window: int = -1
     windows: int = 0
     volume: int = 0
@@ -117,7 +96,7 @@ class Crowd:
         self.known[places] = True
         if self.filled > FULL * (1 << BITS):
             self.before, self.known, self.filled = self.known, _bitmap(), 0
-        self.here, self.ranks = [], _ranks()
+        self.here, self.ranks = [], hyperloglog.empty()
         self.windows += self.window >= 0
         self.window, self.volume, self.newcomers = window, 0, 0
 

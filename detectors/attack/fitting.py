@@ -22,7 +22,7 @@ from regate.detectors.attack.evidence import (
     sums,
 )
 from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed, scrambled
-from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.queries import ByteArray, Queries, SketchArray
 from regate.detectors.attack.reference import AttackReference, labels
 from regate.detectors.attack.tide import usual_of
 from regate.detectors.attack.training import Training
@@ -38,6 +38,7 @@ LEAST_CLIENTS = 10
 # A few odd owners in a small reference must not make a bar that nothing reaches.
 MOST_BEYOND = 6.0
 LEAST_ROWS = 500
+SAMPLED = 4_096
 
 
 def fitted(
@@ -87,12 +88,20 @@ def fitted(
         geometry=geometry.fitted(x[model], made.centre, made.scale),
         tree=dependence.fitted(x[model]),
         tau=tau,
+        sampled=_sampled(sketched, blocks, seed),
         clients=clients,
         rows=rows.n,
         training=None if trained is None else _training(inputs, trained, hashed, client, seed),
     )
     queries = start.queries(rows, counted).some(order)
     return _views(start, queries, RATE * weight)
+
+
+def _sampled(sketched: SketchArray, blocks: ByteArray, seed: int) -> tuple[SketchArray, ByteArray]:
+    """Return some queries: what is normal to ask, for patterns that come back."""
+    rng = np.random.default_rng((seed, 22))
+    order = rng.permutation(len(blocks))[:SAMPLED]
+    return sketched[order], blocks[order]
 
 
 def _training(inputs: Inputs, trained: Slice, hashed: np.ndarray, client: HashArray, seed: int) -> Training:

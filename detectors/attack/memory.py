@@ -9,7 +9,7 @@ import numpy as np
 from regate.detectors.attack.beside import Beside
 from regate.detectors.attack.clients import Clients, Steps
 from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
-from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.queries import ByteArray, Queries, SketchArray
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
 from regate.detectors.attack.tide import Tide
@@ -34,7 +34,18 @@ class Alarm:
     level: float  # nats
     bar: float
     lanes: tuple[tuple[str, float], ...]  # -ln p of the lanes that said most at the query that crossed
-    askers: tuple[int, ...] = ()  # lower halves of the ids of who asked the queries that are remembered
+    askers: IntArray  # lower halves of the ids of who asked the queries that are remembered
+    sketch: SketchArray  # of those queries
+    blocks: ByteArray
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What client memory said of some queries."""
+
+    queries: Queries
+    rows: IntArray  # where they are among all that were given
+    steps: Steps
 
 
 @dataclass(slots=True)
@@ -46,7 +57,13 @@ class Seen:
     tide: Tide = field(default_factory=Tide)
 
     def take(
-        self, reference: AttackReference, queries: Queries, rows: IntArray, owner: HashArray, beside: Beside
+        self,
+        reference: AttackReference,
+        queries: Queries,
+        rows: IntArray,
+        owner: HashArray,
+        beside: Beside,
+        pieces: list[Piece],
     ) -> list[Alarm]:
         """Take some queries; return alarms.
 
@@ -56,6 +73,7 @@ class Seen:
         steps = table.take(queries, reference.tau, owner)
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
+            pieces.append(Piece(queries, rows, steps))
         values = lane_values(steps, queries.lanes, reference.sketch.step)
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
         order = np.argsort(steps.row)
@@ -77,7 +95,9 @@ class Seen:
                     float(told.level[at]) / UNIT,
                     known.bar / UNIT,
                     self._said(steps, values, at, member=bool(queries.member[row])),
-                    tuple(steps.chain.who[steps.remembered(at)].tolist()),
+                    steps.chain.who[kept := steps.remembered(at)],
+                    steps.chain.sketch[kept],
+                    steps.chain.blocks[kept],
                 )
             )
         return found
@@ -107,6 +127,7 @@ class Memory:
     queries: int = 0
     nameless: int = 0  # queries without a client: seen by region only
     views: tuple[Seen, ...] = field(init=False)
+    pieces: list[Piece] = field(default_factory=list)  # of the last queries taken
     beside: Beside = field(init=False)  # what looks at the same queries, and at labels, in other ways
 
     def __post_init__(self) -> None:
@@ -139,6 +160,7 @@ class Memory:
     def take(self, queries: Queries) -> list[Alarm]:
         """Take queries in order of (event time, event id); return alarms by query, the client's own first."""
         self.queries += queries.n
+        self.pieces = []
         self.nameless += int((queries.client == 0).sum())
         found: list[tuple[int, int, Alarm]] = []
         for number, seen in enumerate(self.views):
@@ -148,6 +170,6 @@ class Memory:
             most = max(seen.table.capacity // 2, 1) if seen.view.kind.by_client else max(len(rows), 1)
             for start in range(0, len(rows), most):
                 piece = rows[start : start + most]
-                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece], self.beside)
+                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece], self.beside, self.pieces)
                 found += [(alarm.row, number, alarm) for alarm in alarms]
         return [alarm for *_, alarm in sorted(found, key=lambda one: one[:2])]

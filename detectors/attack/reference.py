@@ -8,17 +8,22 @@ from functools import cached_property
 import numpy as np
 
 from regate.config.canonical import digest_bytes
-from regate.detectors.arrays import pack
+from regate.detectors.arrays import Arrays, pack
 from regate.detectors.attack import dependence, geometry, lattice, sketch
 from regate.detectors.attack.evidence import OWN_LANES
+from regate.detectors.attack.fingerprints import Sample
 from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.inputs import Inputs, bits_of, mixed
-from regate.detectors.attack.queries import Queries
+from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
 from regate.detectors.attack.training import Training
 from regate.detectors.attack.views import View
 from regate.detectors.classes import class_hash
 from regate.detectors.columns import BoolArray, Categorical, FloatArray, HashArray, IntArray, Numeric, Slice
 from regate.detectors.probabilities import chosen, class_matrix
+
+
+def _none_sampled() -> tuple[SketchArray, ByteArray]:
+    return np.zeros((0, WIDTH), dtype=np.int8), np.zeros((0, WIDTH), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class AttackReference:
     tree: dependence.Tree
     tau: float
     views: tuple[View, ...] = ()
+    sampled: tuple[SketchArray, ByteArray] = field(default_factory=_none_sampled)  # some queries: sketches, hashes
     trimmed: tuple[int, ...] = ()  # client hashes for review
     clients: int = 0
     rows: int = 0
@@ -44,6 +50,16 @@ class AttackReference:
         from regate.detectors.attack.codec import packed  # noqa: PLC0415  (the codec knows this class)
 
         return digest_bytes(pack(*packed(self)))
+
+    @cached_property
+    def sample(self) -> Sample:
+        """Return some queries of the reference, with what patterns must share to be compared with them."""
+        one = self.sketch
+        arrays: Arrays = {"centre": one.centre, "scale": one.scale, "order": one.order, "sign": one.sign}
+        said = {"names": list(self.inputs.names), "categories": [list(known) for known in self.inputs.categories]}
+        inputs = digest_bytes(pack(said, {}))
+        space = digest_bytes(pack({**said, "step": one.step}, arrays))
+        return Sample(*self.sampled, space, inputs, self.tau)
 
     def queries(self, rows: Slice, counted: BoolArray | None = None) -> Queries:
         """Return the slim rows of a slice; rows without a client have client 0.

@@ -11,7 +11,9 @@ import numpy as np
 from regate.detectors.arrays import Arrays
 from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.memory import Seen
-from regate.detectors.attack.queries import Queries, joined, of_columns
+from regate.detectors.attack.pattern import packed, unpacked
+from regate.detectors.attack.queries import ByteArray, Queries, joined, of_columns
+from regate.detectors.attack.recurrence import Capture, Hits, Recent, Recurrence
 from regate.detectors.attack.watch import AttackWatch, Open
 from regate.detectors.finding import Finding
 
@@ -47,6 +49,7 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
             own = slice(start, min(start + SLOTS_A_CHUNK, used))
             yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in ARRAYS}
     yield from watch.memory.beside.chunks()
+    yield from _registry(watch.recurrence)
     if watch.waiting:
         waiting = joined(watch.waiting)
         for number, start in enumerate(range(0, waiting.n, WAITING_A_CHUNK)):
@@ -70,6 +73,7 @@ def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
     for seen, (used, evicted, off) in zip(watch.memory.views, meta["views"], strict=True):
         _restore_view(seen, own, used, evicted, off)
     watch.memory.beside.restore(own)
+    _restore_registry(watch.recurrence, own)
     watch.waiting = [
         of_columns(arrays) for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")
     ]
@@ -87,3 +91,56 @@ def _restore_view(
         for name in ARRAYS:
             setattr(table, name, np.concatenate([piece[name] for piece in pieces]))
         table.slots = {int(client): at for at, client in enumerate(table.client)}
+
+
+def _registry(recurrence: Recurrence) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
+    """Return the chunks of patterns, and of what is being kept of attacks that go on."""
+    captures = [
+        [client, one.pattern, one.count, one.manner.tolist()] for client, one in sorted(recurrence.captures.items())
+    ]
+    yield (
+        f"{PREFIX}recurrence",
+        {
+            "entries": recurrence.entries,
+            "evicted": recurrence.registry.evicted,
+            "hits": [[client, *_hits(one)] for client, one in recurrence.hits.items()],
+            "crowds": [_hits(one) for _, one in sorted(recurrence.crowds.items())],
+            "captures": captures,
+        },
+        {},
+    )
+    recent = recurrence.recent
+    yield f"{PREFIX}recent", {}, {"client": recent.client, "sketch": recent.sketch, "blocks": recent.blocks}
+    for client, one in sorted(recurrence.captures.items()):
+        if one.sketch:
+            arrays = {"sketch": np.concatenate(one.sketch), "blocks": np.concatenate(one.blocks)}
+            yield f"{PREFIX}capture/{client:016x}", {}, arrays
+    for name, known in sorted(recurrence.registry.known.items()):
+        data: ByteArray = np.frombuffer(packed(known.pattern), dtype=np.uint8)
+        yield f"{PREFIX}pattern/{name}", {}, {"pattern": data}
+
+
+def _restore_registry(recurrence: Recurrence, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
+    stored = [arrays["pattern"].tobytes() for name, (_, arrays) in own.items() if name.startswith(f"{PREFIX}pattern/")]
+    recurrence.learn([unpacked(data) for data in stored])
+    if (said := own.get(f"{PREFIX}recurrence")) is None:
+        return
+    meta = said[0]
+    recurrence.entries, recurrence.registry.evicted = meta["entries"], meta["evicted"]
+    recurrence.hits = {client: _of_hits(said) for client, *said in meta["hits"]}
+    recurrence.crowds = {said[0]: _of_hits(said) for said in meta["crowds"]}
+    if (recent := own.get(f"{PREFIX}recent")) is not None:
+        recurrence.recent = Recent(**recent[1])
+    for client, name, count, manner in meta["captures"]:
+        capture = recurrence.captures[client] = Capture(name, count, np.array(manner, dtype=np.int64))
+        if (kept := own.get(f"{PREFIX}capture/{client:016x}")) is not None:
+            capture.sketch, capture.blocks = [kept[1]["sketch"]], [kept[1]["blocks"]]
+
+
+def _hits(one: Hits) -> list[Any]:
+    return [one.pattern, one.level, one.number, list(one.prints)]
+
+
+def _of_hits(said: list[Any]) -> Hits:
+    pattern, level, number, prints = said
+    return Hits(pattern, level, number, tuple(prints))

@@ -12,8 +12,9 @@ from tests.attack_traffic import KEY, Asked, client_hash, lively, rows_of, signe
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.attack import probes
 from regate.detectors.attack.codec import packed, unpacked
-from regate.detectors.attack.crowd import REGISTERS, Crowd, CrowdReference, distinct, registers
+from regate.detectors.attack.crowd import Crowd, CrowdReference
 from regate.detectors.attack.fitting import fitted
+from regate.detectors.attack.hyperloglog import REGISTERS, distinct, registers
 from regate.detectors.attack.memory import Memory
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
