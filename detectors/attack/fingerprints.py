@@ -120,23 +120,24 @@ class Registry:
     def _near(self, sketch: SketchArray, word: HashArray) -> dict[int, tuple[int, int]]:
         keys = _cells(sketch)
         left = np.searchsorted(self._keys, keys.ravel()).reshape(keys.shape)
-        match = self._keys[np.minimum(left, len(self._keys) - 1)] == keys
+        row, band = np.nonzero(self._keys[np.minimum(left, len(self._keys) - 1)] == keys)
+        if not row.size:
+            return {}
+        first = left[row, band]
+        count = np.minimum(np.searchsorted(self._keys, keys[row, band], side="right") - first, MOST_CANDIDATES)
+        asked = np.repeat(row, count)
+        within = np.arange(len(asked)) - np.repeat(np.cumsum(count) - count, count)
+        known = self._rows[np.repeat(first, count) + within]
+        apart = self._sketch[known].astype(np.int32) - sketch[asked].astype(np.int32)
+        square = (apart * apart).sum(axis=1)
+        close = np.flatnonzero(square <= self._radius[known] ** 2)
         found: dict[int, tuple[int, int]] = {}
-        for row in np.flatnonzero(match.any(axis=1)).tolist():
-            candidates: set[int] = set()
-            for key in keys[row, match[row]]:
-                start = int(np.searchsorted(self._keys, key))
-                stop = min(int(np.searchsorted(self._keys, key, side="right")), start + MOST_CANDIDATES)
-                candidates.update(self._rows[start:stop].tolist())
-            at = np.array(sorted(candidates))
-            apart = self._sketch[at].astype(np.int64) - sketch[row].astype(np.int64)
-            square = (apart * apart).sum(axis=1).astype(np.float64)
-            square[square > self._radius[at] ** 2] = np.inf
-            if np.isfinite(square.min()):
-                # Steps below what a sketch tells apart leave equal ones: the hash says which of them was meant.
-                ties = np.flatnonzero(square == square.min())
-                chosen = int(at[ties[int(word[row]) % len(ties)]])
-                found[row] = int(self._owner[chosen]), int(self._print[chosen])
+        for one in np.unique(asked[close]).tolist():
+            mine = close[asked[close] == one]
+            # Steps below what a sketch tells apart leave equal ones: the hash says which of them was meant.
+            ties = np.unique(known[mine[square[mine] == square[mine].min()]])
+            chosen = int(ties[int(word[one]) % len(ties)])
+            found[one] = int(self._owner[chosen]), int(self._print[chosen])
         return found
 
     def _index(self) -> None:
