@@ -85,7 +85,7 @@ class Prints:
 
     def readings(self, first: int, stop: int) -> list[int]:
         """Return the rows at which the readings of a text begin."""
-        return (first + np.flatnonzero(self.decoder[first:stop] != _MORE)).tolist()  # type: ignore[no-any-return]
+        return (first + np.flatnonzero(self.decoder[first:stop] != _MORE)).tolist()
 
     def text(self, first: int, stop: int) -> Print:
         """Return the print whose readings stand from a row to another."""
