@@ -16,6 +16,7 @@ PREFIX = "prompts/"
 # Known texts are 210 bytes each and an id of up to 200 characters, those sent lately 400 bytes.
 TEXTS_A_CHUNK = 1_000
 WAITING_A_CHUNK = 1_500  # 400 bytes each
+SIGNS_A_CHUNK = 250  # a finding is one or two kilobytes
 
 Chunk = tuple[str, dict[str, Any], Arrays]
 
@@ -23,16 +24,18 @@ Chunk = tuple[str, dict[str, Any], Arrays]
 def chunks(watch: PromptWatch) -> Iterator[Chunk]:
     """Return the chunks of one model's prompts."""
     counts = {"texts": watch.texts, "coded": watch.coded, "number": watch.recent.number, "dropped": watch.bets.dropped}
-    libraries = _libraries(watch)
+    libraries, said = _libraries(watch), watch.signs.state()
     meta = {
         **counts,
         "salt": f"{watch.reference.salt:016x}",
         "reference": watch.reference.digest,
         "plain": sorted(watch.plain),
         "evicted": {name: library.evicted for name, library in libraries.items()},
-        "signs": watch.signs.state(),
+        "signs": {name: value for name, value in said.items() if name != "open"},
     }
     yield f"{PREFIX}watch", meta, {}
+    for number, start in enumerate(range(0, len(said["open"]), SIGNS_A_CHUNK)):
+        yield f"{PREFIX}signs/{number:06}", {"open": said["open"][start : start + SIGNS_A_CHUNK]}, {}
     yield f"{PREFIX}bets", {}, watch.bets.state()
     for name, library in libraries.items():
         for number, start in enumerate(range(0, len(library), TEXTS_A_CHUNK)):
@@ -48,13 +51,13 @@ def chunks(watch: PromptWatch) -> Iterator[Chunk]:
 
 def restore(watch: PromptWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
     """Take back what `chunks` gave, when it was made under the same salt; bets only with the same reference."""
-    said = own.get(f"{PREFIX}watch")
-    if said is None or said[0]["salt"] != f"{watch.reference.salt:016x}":
+    meta = own.get(f"{PREFIX}watch", ({}, {}))[0]
+    if meta.get("salt") != f"{watch.reference.salt:016x}":
         return
-    meta = said[0]
     watch.texts, watch.coded, watch.recent.number = meta["texts"], meta["coded"], meta["number"]
     watch.plain = set(meta["plain"])
-    watch.signs.restore(meta["signs"])
+    opened = [said["open"] for name, (said, _) in sorted(own.items()) if name.startswith(f"{PREFIX}signs/")]
+    watch.signs.restore({**meta["signs"], "open": [one for part in opened for one in part]})
     if f"{PREFIX}bets" in own and meta["reference"] == watch.reference.digest:
         watch.bets.restore(own[f"{PREFIX}bets"][1])
         watch.bets.dropped = meta["dropped"]

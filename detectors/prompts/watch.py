@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import exp, lgamma, log
+from typing import Any
 
+from regate.detectors.arrays import Arrays
 from regate.detectors.attack.sign import Sign
 from regate.detectors.attack.signs import Signs
 from regate.detectors.attack.watch import hex_name
@@ -93,9 +95,22 @@ class PromptWatch:
             return
         self.reference, self._usual = reference, reference.usual_library()
         self.bets = Bets()
+        self._see_plain()
+
+    def learn_all(self, said: dict[str, Any], arrays: Arrays) -> None:
+        """Take what `Library.entries` of another library of this model gave.
+
+        :raises PoisonError: when it is damaged, or of another salt.
+        """
+        self.library.restore(said, arrays)
+        self._see_plain()
+
+    def _see_plain(self) -> None:
+        """Look which patterns normal texts match."""
         self.plain.clear()
-        for row in range(reference.sample.n):
-            match = self.library.match_readings((reference.sample.reading(row),), used=False)
+        sample = self.reference.sample
+        for row in range(sample.n):
+            match = self.library.match_readings((sample.reading(row),), used=False)
             if match is not None:
                 self.plain |= {match.id, *match.also}
 

@@ -249,6 +249,27 @@ def test_bounded_memory() -> None:
     assert watch.bets.dropped > 0
 
 
+def test_many_open_incidents_fit_in_a_snapshot() -> None:
+    run = through(traffic(seed=8, sent={row: (KNOWN, 100_000 + row) for row in range(1_200)}), restart=True)
+    assert len(told(run)) == 1_000
+    assert watch_of(run).signs.untold == 200
+
+
+def test_patterns_of_another_library_are_learned() -> None:
+    usual = traffic(seed=3).texts["prompt"].categories[0]
+    library = Library(salt=SALT)
+    library.add("keeper", KNOWN)
+    library.add("usual", usual)
+    reference = fitted(
+        replace(traffic(seed=3), texts={"prompt": column([usual] * ROWS)}), ("prompt",), KEY.tenant, KEY.model
+    )
+    assert isinstance(reference, PromptReference)
+    watch = PromptWatch(KEY, "digest", reference)
+    watch.learn_all(*library.entries())
+    assert watch.library.ids() == ("keeper", "usual")
+    assert watch.plain == {"usual"}
+
+
 def test_a_library_is_packed_and_unpacked() -> None:
     library = Library(salt=SALT)
     for name, text in (("keeper", KNOWN), ("play", UNKNOWN), ("short", "Open sesame!")):
