@@ -11,7 +11,16 @@ import numpy.typing as npt
 from regate.detectors.columns import BoolArray, HashArray, IntArray, Slice
 from regate.detectors.prompts.decoders import DECODERS
 from regate.detectors.prompts.minhash import SLOTS, ByteArray
-from regate.detectors.prompts.prints import ANCHORS, DISGUISE, PLAIN, AnchorArray, Print, Reading, print_of
+from regate.detectors.prompts.prints import (
+    ANCHORS,
+    DISGUISE,
+    LEAST_SHINGLES,
+    PLAIN,
+    AnchorArray,
+    Print,
+    Reading,
+    print_of,
+)
 
 CodeArray = npt.NDArray[np.uint16]
 
@@ -85,7 +94,9 @@ class Prints:
 
     def readings(self, first: int, stop: int) -> list[int]:
         """Return the rows at which the readings of a text begin."""
-        return (first + np.flatnonzero(self.decoder[first:stop] != _MORE)).tolist()
+        begins = self.decoder[first:stop] != _MORE
+        begins[0] = True
+        return (first + np.flatnonzero(begins)).tolist()
 
     def text(self, first: int, stop: int) -> Print:
         """Return the print whose readings stand from a row to another."""
@@ -106,8 +117,8 @@ def of_columns(columns: Mapping[str, np.ndarray]) -> Prints:
         array = getattr(found, item.name)
         if array.shape != wide or array.dtype != _DTYPES[item.name]:
             raise ValueError(f"a print has the wrong {item.name}")
-    if bool((found.held > ANCHORS).any()):
-        raise ValueError("a print has too many anchors")
+    if bool((found.held > ANCHORS).any()) or bool(((found.shingles >= LEAST_SHINGLES) & (found.held < 1)).any()):
+        raise ValueError("a print has too many anchors, or none")
     return found
 
 

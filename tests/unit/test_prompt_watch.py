@@ -24,6 +24,7 @@ from regate.detectors.arrays import pack, unpack
 from regate.detectors.build import build_profile
 from regate.detectors.columns import Slice
 from regate.detectors.finding import Finding
+from regate.detectors.frames import decode_frame
 from regate.detectors.profile import Profile
 from regate.detectors.prompts.disguise import disguised
 from regate.detectors.prompts.library import Library
@@ -213,6 +214,38 @@ def test_large_frames_are_cut_and_lose_nothing() -> None:
     run.decide(records)
     run.end()
     assert watch_of(run).texts == 9_000
+
+
+def test_a_damaged_frame_is_refused() -> None:
+    run = Pipeline(("telemetry-0",), (profile(),), CONFIG)
+    (record,) = run.observe("telemetry-0", traffic(200, seed=8))
+    meta, arrays = unpack(record)
+    assert decode_frame(record, 0).parts[0].prompts is not None
+    damage = {
+        "0t.anchors": arrays["0t.anchors"][:, :3],
+        "0t.signature": arrays["0t.signature"].astype(np.int64),
+        "0t.held": np.zeros_like(arrays["0t.held"]),
+        "0t.digest": arrays["0t.digest"][:-1],
+    }
+    for name, array in damage.items():
+        with pytest.raises(PoisonError):
+            decode_frame(pack(meta, {**arrays, name: array}), 0)
+    # What no observe writes must not stop a shard either.
+    odd = {"0t.decoder": np.full_like(arrays["0t.decoder"], 0xFFFF), "0t.coat": np.full_like(arrays["0t.coat"], 5)}
+    run.decide([pack(meta, {**arrays, **odd})])
+    run.end()
+    assert watch_of(run).texts == 200
+
+
+def test_prints_of_another_salt_are_counted_and_left_out() -> None:
+    run = Pipeline(("telemetry-0",), (profile(),), CONFIG)
+    (record,) = run.observe("telemetry-0", traffic(200, seed=8))
+    meta, arrays = unpack(record)
+    meta["parts"][0]["prompts"] = "0000000000000001/prompt"
+    run.decide([pack(meta, arrays)])
+    run.end()
+    assert watch_of(run).texts == 0
+    assert run.shard.models[KEY].counters["other_profile_prompts"] > 0
 
 
 def test_the_profile_keeps_its_reference() -> None:
