@@ -62,8 +62,11 @@ class Print:
     @property
     def coated(self) -> int:
         """Return the place of the reading behind the coat: what was opened, or what a disguise reads like."""
-        found = [place for place, one in enumerate(self.readings) if one.decoder == self.coat]
-        return found[0] if found else min(self.coat != DISGUISE, len(self.readings) - 1)
+        for name in (self.coat, self.coat.partition(", ")[0]):
+            for place, one in enumerate(self.readings):
+                if one.decoder == name:
+                    return place
+        return 0  # opened or not, it has one form: spaced letters and unseen characters go in the normal form
 
 
 def print_of(text: str, salt: int = 0) -> Print:
@@ -83,7 +86,10 @@ def print_of(text: str, salt: int = 0) -> Print:
             made.append(reading(form, salt, name, MOST_DECODED_ANCHORS))
             if len(made) > DECODED:
                 break
-    coat = coats[0] if coats else DISGUISE if disguised(text) else ""
+    # Of several that open a payload the one whose reading is kept.
+    coat = next((one.decoder for one in made if one.decoder in coats), coats[0] if coats else "")
+    if not coat and disguised(text):
+        coat = DISGUISE
     return Print(tuple(made), coat, length)
 
 

@@ -38,9 +38,9 @@ class Recent:
     sent: OrderedDict[str, Sent] = field(default_factory=OrderedDict)
     number: int = 0
 
-    def take(self, reading: Reading, coat: int, client: int, time_us: int) -> Sent:
-        """Take what was behind a coat; return who sent it lately."""
-        match = self.library.match_readings((reading,))
+    def take(self, readings: tuple[Reading, ...], coat: int, client: int, time_us: int) -> Sent:
+        """Take what was behind a coat, and the other readings of that text; return who sent it lately."""
+        reading, match = readings[0], self.library.match_readings(readings)
         if match is None:
             self.number += 1
             name = f"{self.number}"

@@ -168,7 +168,8 @@ class PromptWatch:
                 found.append((self._in_code(own, one, client, time_us), behind))
         if hit and behind is not None:
             self.coded += 1
-            sent = self.recent.take(behind, coat, client, time_us)
+            others = tuple(own for own in one.readings if own is not behind)
+            sent = self.recent.take((behind, *others), coat, client, time_us)
             if len(sent.clients) >= self.reference.many:
                 found.append((self._spread(sent, time_us), behind))
         return found
