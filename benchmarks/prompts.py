@@ -24,6 +24,7 @@ from tests.prompt_coats import COATS
 from regate.detectors.prompts.canary import encoded
 from regate.detectors.prompts.library import Library
 from regate.detectors.prompts.normal import normalised, skeleton
+from regate.detectors.prompts.prints import print_of
 
 
 def main() -> None:
@@ -45,19 +46,32 @@ def main() -> None:
     for coat, put in COATS.items():
         rng = random.Random(coat)
         texts[coat] = [(name, put(originals[name], rng)) for name in sorted(originals)]
-    print("converter | known again | canary | decoders")
+    print("converter | known again | canary | by its print | coat | decoders")
+    differ = 0
     for coat, some in texts.items():
         found = [(name, library.match(text)) for name, text in some]
+        prints = [print_of(text) for _, text in some]
+        again = [library.match_print(one) for one in prints]
+        by_print = sum(
+            one is not None and same[one.id] == same[name] for one, (name, _) in zip(again, some, strict=True)
+        )
+        differ += sum((one and one.id) != (other and other.id) for one, (_, other) in zip(again, found, strict=True))
+        coated = sum(bool(one.coat) for one in prints)
         hits = sum(one is not None and same[one.id] == same[name] for name, one in found)
         told = sum(bool(encoded(text)) for _, text in some)
         by = Counter(one.decoder for _, one in found if one is not None).most_common(2)
-        print(f"{coat} | {hits / len(some):.3f} | {told / len(some):.3f} | {by}")
+        shares = " | ".join(f"{number / len(some):.3f}" for number in (hits, told, by_print, coated))
+        print(f"{coat} | {shares} | {by}")
+    print(f"{sum(map(len, texts.values()))} texts: {differ} are known otherwise by their print")
     benign = benign_texts(asked.benign, seed=23)
     false = [(one, text[:300]) for text in benign if (one := library.match(text)) is not None]
     told_benign = [(names, text[:300]) for text in benign if (names := encoded(text))]
     print(f"{len(benign)} benign texts: {len(false)} matches, {len(told_benign)} canaries", false, told_benign)
+    prints = [print_of(text) for text in benign]
+    matches, coats = [library.match_print(one) for one in prints], Counter(one.coat for one in prints)
+    print(f"by their prints {sum(one is not None for one in matches)} matches; coats:", coats)
     short = [text[:500] for text in benign if len(text) >= 500][:1_000]
-    for name, call in (("match", library.match), ("encoded", encoded)):
+    for name, call in (("match", library.match), ("encoded", encoded), ("print_of", print_of)):
         cost = [min(_cost(call, text) for _ in range(2)) for text in short]
         print(
             f"{name}, 500 characters: µs of CPU, median, 90 %, 99 %", np.rint(np.quantile(cost, [0.5, 0.9, 0.99]) * 1e6)

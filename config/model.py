@@ -39,7 +39,7 @@ class Feature(Strict):
     required: bool = False  # a missing value is refused instead of counted
     privacy: Privacy = "keep"
     weight: float = Field(default=1.0, gt=0)
-    watch: bool = True
+    watch: bool = True  # texts are watched as prompts (docs/families/prompts.md), of which hashes alone are kept
 
     @model_validator(mode="after")
     def _range(self) -> Feature:

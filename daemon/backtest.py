@@ -146,6 +146,8 @@ class Backtest:
         place(model, Watch(self.profile, clock, self.options.on_finding), self.table.config)
         if model.attack is not None:
             model.attack.memory.beside.timed = False  # row numbers are no times
+        if model.prompts is not None:
+            model.prompts.timed = False
         joins = watched(self.table.config, self.profile).joins
         for start in range(first, rows, CHUNK_BLOCKS * BLOCK_EVENTS):
             stop = min(start + CHUNK_BLOCKS * BLOCK_EVENTS, rows)
@@ -161,7 +163,7 @@ class Backtest:
                 part = replace(part, predictions=self._predictions(piece, cell), labels=self._label_rows(start, stop))
             model.take(part, 0)
             limit = FOREVER if stop == rows else int(cell[-1]) + 1
-            found = [*model.close(limit), *self._attacks(model, piece, start)]
+            found = [*model.close(limit), *self._attacks(model, piece, start), *self._prompts(model, piece, start)]
             for finding in sorted(found, key=lambda one: one.detected_us):
                 yield finding, finding.detected_us, finding.onset_us
             progress("watch", (stop - first) / (rows - first))
@@ -174,6 +176,14 @@ class Backtest:
         rows = replace(piece, event_time_us=np.arange(start, start + piece.n, dtype=np.int64))
         queries = model.attack.memory.reference.queries(rows)
         return model.attack.decide(queries, self.table.client_name)
+
+    def _prompts(self, model: Model, piece: Slice, start: int) -> list[Finding]:
+        """Return what is said of some rows' texts; their numbers stand for their times."""
+        if model.prompts is None:
+            return []
+        rows = replace(piece, event_time_us=np.arange(start, start + piece.n, dtype=np.int64))
+        prints = model.prompts.reference.prints(rows)
+        return [] if prints is None else model.prompts.decide(prints, self.table.client_name)
 
     def _predictions(self, piece: Slice, cell: IntArray) -> Predictions | None:
         value = predicted(piece, self.table.config.output)

@@ -211,6 +211,11 @@ def joined(parts: Sequence[Slice]) -> Slice:
             for name in sorted({name for part in parts for name in part.cohorts})
             if isinstance(column := _stacked([(part.cohorts.get(name), part.n) for part in parts], order), Categorical)
         },
+        texts={
+            name: column
+            for name in sorted({name for part in parts for name in part.texts})
+            if isinstance(column := _stacked([(part.texts.get(name), part.n) for part in parts], order), Categorical)
+        },
     )
 
 

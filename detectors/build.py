@@ -25,6 +25,8 @@ from regate.detectors.marks import COHORT_BITS, Cohorts, OutcomeShape
 from regate.detectors.outcomes import reference_outcomes
 from regate.detectors.power import with_power
 from regate.detectors.profile import Profile
+from regate.detectors.prompts import reference as prompts
+from regate.detectors.prompts.reference import LARGEST_SHARE, PromptReference
 from regate.detectors.registry import candidates, sections
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.river_rates import river_specs
@@ -92,6 +94,7 @@ def build_profile(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
     attack, said = _attack(config, sample, seed, trained)
+    watched, more = _prompts(config, key, reference)
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -107,8 +110,9 @@ def build_profile(
         error_cutoff=error_cutoff,
         dropped=dropped,
         objectives=objectives(config.detection.service, sample.layout),
-        notes=(*_unwatched_features(config), *unheard(config.detection.service, sample.layout), *said),
+        notes=(*_unwatched_features(config), *unheard(config.detection.service, sample.layout), *said, *more),
         attack=attack,
+        prompts=watched,
     )
     return with_power(replace(profile, river=_river(config, sample, chosen, traffic, block_rows)))
 
@@ -135,6 +139,20 @@ def _attack(
     found = replace(found, habits=replace(found.habits, labels=labels))
     kept_out = f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}"
     return found, (kept_out, *found.habits.notes())
+
+
+def _prompts(config: ModelConfig, key: ModelKey, rows: Slice) -> tuple[PromptReference | None, tuple[str, ...]]:
+    """Return what prompts compare with, or why they are not watched."""
+    weight = config.detection.families.get("attack", 1.0)
+    names = tuple(name for name, one in config.features.items() if one.type == "text" and one.watch)
+    if weight <= 0 or not names:
+        return None, ()
+    found = prompts.fitted(rows, names, key.tenant, key.model, weight)
+    if not isinstance(found, PromptReference):
+        return None, () if found is None else (found,)
+    said = f"prompts: {found.coded} of {found.texts} texts of the reference are in code"
+    off = "" if found.bound < LARGEST_SHARE else "; too many to tell a client's share from it: only patterns and spread"
+    return found, (said + off,)
 
 
 def _river(

@@ -84,6 +84,8 @@ class Slice:
     error: BoolArray | None = None
     client: HashArray | None = None
     cohorts: dict[str, Categorical] = field(default_factory=dict)
+    # Watched features of type text: each distinct text once, so that none costs more than its bytes on the wire.
+    texts: dict[str, Categorical] = field(default_factory=dict)
 
     def cut(self, part: slice) -> Slice:
         """Return a range of rows as views."""
@@ -108,6 +110,7 @@ class Slice:
             error=None if self.error is None else self.error[part],
             client=None if self.client is None else self.client[part],
             cohorts={name: Categorical(c.codes[part], c.categories) for name, c in self.cohorts.items()},
+            texts={name: Categorical(c.codes[part], c.categories) for name, c in self.texts.items()},
         )
 
 

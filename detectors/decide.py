@@ -25,6 +25,7 @@ from regate.detectors.notices import Notices
 from regate.detectors.observe import NO_TIME
 from regate.detectors.outcomes import sample_shift
 from regate.detectors.profile import Profile
+from regate.detectors.prompts.watch import PromptWatch
 from regate.detectors.silence import Silence, expected_gap_ms
 from regate.detectors.watch import Watch
 
@@ -133,6 +134,7 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
     model.joiner.cells, model.joiner.events = watch.clock.block_cells(), watch.profile.block_rows
     model.layout, model.watch = layout, watch
     _place_attack(model, watch.profile)
+    _place_prompts(model, watch.profile)
     capacity = _capacity(config)
     if model.join is None:
         model.join = Join(capacity, sample_shift(capacity, watch.profile.events_per_second))
@@ -150,6 +152,17 @@ def _place_attack(model: Model, profile: Profile) -> None:
             model.attack.open, model.attack.opened = before.open, before.opened
             model.attack.recurrence.learn([one.pattern for one in before.recurrence.registry.known.values()])
             model.attack.memory.beside.signs = before.memory.beside.signs
+
+
+def _place_prompts(model: Model, profile: Profile) -> None:
+    """Put prompts in force. What is known of texts is known under a salt: another one starts anew."""
+    reference = profile.prompts
+    if reference is None:
+        model.prompts = None
+    elif model.prompts is None or model.prompts.reference.salt != reference.salt:
+        model.prompts = PromptWatch(profile.key, profile.digest, reference)
+    else:
+        model.prompts.revised(reference, profile.digest)
 
 
 def _capacity(config: ModelConfig | None) -> int:

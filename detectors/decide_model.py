@@ -24,6 +24,7 @@ from regate.detectors.outcomes import (
     some_rows,
 )
 from regate.detectors.profile import Profile
+from regate.detectors.prompts.watch import PromptWatch
 from regate.detectors.rhythm import Pace, counted, section_of
 from regate.detectors.sections import HITS, PRESENT
 from regate.detectors.watch import Watch
@@ -44,6 +45,7 @@ class Model:
     learned: int = 0  # events of closed cells that no profile counted
     pace: Pace = field(default_factory=Pace)
     attack: AttackWatch | None = None
+    prompts: PromptWatch | None = None
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -63,6 +65,11 @@ class Model:
                 self.attack.take(part.queries)
             else:  # made with a profile that is not in force here any more, or not yet
                 self.count("other_profile_queries", part.queries.n)
+        if part.prompts is not None:
+            if self.prompts is not None and part.prompts_of == self.prompts.reference.made_by:
+                self.prompts.take(part.prompts)
+            else:
+                self.count("other_profile_prompts", part.prompts.n)
         if part.labels is not None and len(part.labels.cell):
             self.labels.append(replace(part.labels, cell=np.maximum(part.labels.cell, oldest_open)))
 
@@ -107,6 +114,8 @@ class Model:
                     self.count("other_profile", events)
         if self.attack is not None:
             findings = [*findings, *self.attack.close(limit * CELL_US)]
+        if self.prompts is not None:
+            findings = [*findings, *self.prompts.close(limit * CELL_US)]
         return findings
 
     def _close_outcomes(self, limit: int) -> None:

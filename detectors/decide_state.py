@@ -29,6 +29,7 @@ from regate.detectors.label_join import VALUE, Join, Segment
 from regate.detectors.notices import Notice
 from regate.detectors.outcomes import LabelRows, Predictions
 from regate.detectors.profile import Profile
+from regate.detectors.prompts import state as prompts_state
 from regate.detectors.rhythm import Pace
 from regate.detectors.silence import Rhythm
 from regate.detectors.validity import Validity
@@ -166,6 +167,8 @@ def _model_chunks(key: ModelKey, model: Model) -> Iterator[Chunk]:
         yield from _watch_chunks(model.watch)
     if model.attack is not None:
         yield from attack_state.chunks(model.attack)
+    if model.prompts is not None:
+        yield from prompts_state.chunks(model.prompts)
 
 
 def _pieces(table: Arrays) -> Iterator[tuple[int, Arrays]]:
@@ -292,6 +295,8 @@ def _model(
             _mature(model, meta.get("matures_since", 0), own)
         if model.attack is not None:
             attack_state.restore(model.attack, own)
+        if model.prompts is not None:
+            prompts_state.restore(model.prompts, own)
     return model
 
 

@@ -21,6 +21,8 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.notices import Notice
 from regate.detectors.observe import Observed
 from regate.detectors.outcomes import LabelRows, Predictions
+from regate.detectors.prompts.rows import Prints
+from regate.detectors.prompts.rows import of_columns as prints_of
 
 # A record's default limit is 1 MB; the envelope and the header take the rest.
 FRAME_BYTES = 800_000
@@ -57,7 +59,7 @@ def encode_frames(frame: Frame) -> list[bytes]:
 
 
 def _bytes(part: Observed) -> int:
-    fields = (part.fragments, part.predictions, part.labels, part.queries)
+    fields = (part.fragments, part.predictions, part.labels, part.queries, part.prompts)
     total = 500
     for one in fields:
         for name in getattr(one, "__slots__", ()):
@@ -74,7 +76,8 @@ def _pieces(part: Observed) -> list[Observed]:
         rows.append(len(part.fragments.cell))
     for one in (part.predictions, part.labels):
         rows.append(0 if one is None else len(one.cell))
-    rows.append(0 if part.queries is None else part.queries.n)
+    for table in (part.queries, part.prompts):
+        rows.append(0 if table is None else table.n)
     count = -(-size // (FRAME_BYTES // 2))
     # Each piece takes the same share of rows of every table; one row alone may be larger, and goes alone.
     count = min(max(count, 1), max(rows))
@@ -105,7 +108,8 @@ def _piece(part: Observed, number: int, count: int) -> Observed:
         rows = cut(len(labels.cell))
         labels = LabelRows(*(getattr(labels, name)[rows] for name in LabelRows.__slots__))
     queries = None if part.queries is None else part.queries.some(cut(part.queries.n))
-    return Observed(part.key, fragments, predictions, labels, queries, part.queries_of)
+    prompts = None if part.prompts is None else part.prompts.some(cut(part.prompts.n))
+    return Observed(part.key, fragments, predictions, labels, queries, part.queries_of, prompts, part.prompts_of)
 
 
 # Columns that frames of before had not, with what stands for them.
@@ -120,6 +124,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "p": ("event_id", "cell", "value", "mark"),
     "l": LabelRows.__slots__,
     "q": Queries.__slots__,
+    "t": Prints.__slots__,
 }
 
 
@@ -128,7 +133,8 @@ def _encode(frame: Frame, parts: Sequence[Observed], *, whole: bool) -> bytes:
     listed: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         entry: dict[str, Any] = {"key": asdict(part.key)}
-        for letter, one in (("f", part.fragments), ("p", part.predictions), ("l", part.labels), ("q", part.queries)):
+        tables = (part.fragments, part.predictions, part.labels, part.queries, part.prompts)
+        for letter, one in zip(_TABLES, tables, strict=True):
             if one is None:
                 continue
             for name in _TABLES[letter]:
@@ -136,6 +142,8 @@ def _encode(frame: Frame, parts: Sequence[Observed], *, whole: bool) -> bytes:
             entry[letter] = True
         if part.queries is not None:
             entry["reference"] = part.queries_of
+        if part.prompts is not None:
+            entry["prompts"] = part.prompts_of
         if part.fragments is not None:
             entry["layout"] = part.fragments.layout
             entry["arrival"] = part.fragments.last_arrival_us
@@ -207,7 +215,9 @@ def _part(number: int, entry: dict[str, Any], arrays: Arrays) -> Observed:
     predictions = Predictions(**tables["p"]) if "p" in tables else None
     labels = LabelRows(**tables["l"]) if "l" in tables else None
     queries = _queries(tables["q"]) if "q" in tables else None
-    return Observed(key, fragments, predictions, labels, queries, str(entry.get("reference", "")))
+    prompts = prints_of(tables["t"]) if "t" in tables else None
+    queries_of, prompts_of = str(entry.get("reference", "")), str(entry.get("prompts", ""))
+    return Observed(key, fragments, predictions, labels, queries, queries_of, prompts, prompts_of)
 
 
 def _queries(columns: Arrays) -> Queries:

@@ -28,6 +28,7 @@ from regate.detectors.outcomes import (
     values_of,
 )
 from regate.detectors.profile import Profile
+from regate.detectors.prompts.rows import Prints
 from regate.detectors.sections import HITS, PRESENT
 from regate.detectors.seen import Seen
 from regate.detectors.views import event_view
@@ -90,6 +91,8 @@ class Observed:
     labels: LabelRows | None = None
     queries: Queries | None = None
     queries_of: str = ""  # digest of the attack reference that made them
+    prompts: Prints | None = None
+    prompts_of: str = ""  # salt and features under which prints were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +157,15 @@ def observe_slice(state: Partition, rows: Slice, model: Watched, watermark_us: i
     made_by = (
         "" if queries is None or model.profile is None or model.profile.attack is None else model.profile.attack.digest
     )
+    prompts, prompts_of = _prompts(counted, model, repeated, old) if rows.texts else (None, "")
     found = Observed(
         rows.key,
         fragments,
         _predictions(counted, model, times.cell, repeated),
         queries=queries,
         queries_of=made_by,
+        prompts=prompts,
+        prompts_of=prompts_of,
     )
     placement = rows.key.placement
     newest_ms = int(rows.arrival_us.max()) // 1000
@@ -257,6 +263,17 @@ def _queries(rows: Slice, model: Watched, repeated: BoolArray, old: BoolArray) -
     if not bool(keep.any()):
         return None
     return model.profile.attack.queries(rows if bool(keep.all()) else rows.some(keep))
+
+
+def _prompts(rows: Slice, model: Watched, repeated: BoolArray, old: BoolArray) -> tuple[Prints | None, str]:
+    """Return the prints of texts, and what made them: the texts themselves go no further."""
+    if model.profile is None or model.profile.prompts is None:
+        return None, ""
+    keep = ~repeated & ~old
+    if not bool(keep.any()):
+        return None, ""
+    reference = model.profile.prompts
+    return reference.prints(rows if bool(keep.all()) else rows.some(keep)), reference.made_by
 
 
 def observe_labels(state: Partition, rows: Labels, model: Watched, watermark_us: int) -> tuple[Observed, int]:

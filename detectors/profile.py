@@ -15,6 +15,7 @@ from regate.detectors.cells import BLOCK_EVENTS
 from regate.detectors.columns import FloatArray, IntArray, ModelKey, Slice
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import Outcomes
+from regate.detectors.prompts.reference import PromptReference
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.views import StratumArray, event_view, outcome_view
 
@@ -66,6 +67,7 @@ class Profile:
     river: tuple[RiverSpec, ...] = ()
     objectives: tuple[Objective, ...] = ()
     attack: AttackReference | None = None
+    prompts: PromptReference | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -17,6 +17,7 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.layout import ChartSpec, Layout
 from regate.detectors.marks import OutcomeShape
 from regate.detectors.profile import Calibration, Points, Profile
+from regate.detectors.prompts import reference as prompts
 from regate.detectors.registry import SECTIONS
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.sections import Linked, Section
@@ -58,6 +59,9 @@ def encode(profile: Profile) -> bytes:
     if profile.attack is not None:
         meta["attack"], more = packed(profile.attack)
         arrays |= more
+    if profile.prompts is not None:
+        meta["prompts"], more = prompts.packed(profile.prompts)
+        arrays |= more
     return pack(meta, arrays | {f"points.{name}": getattr(profile.points, name) for name in _POINTS})
 
 
@@ -89,6 +93,7 @@ def decode(data: bytes) -> Profile:
         points=Points(**{name: arrays[f"points.{name}"] for name in _POINTS}),
         calibration=Calibration(**{name: _frozen(value) for name, value in meta["calibration"].items()}),
         attack=unpacked(meta["attack"], arrays) if "attack" in meta else None,
+        prompts=prompts.unpacked(meta["prompts"], arrays) if "prompts" in meta else None,
         **plain,
     )
 

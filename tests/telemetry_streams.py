@@ -106,7 +106,10 @@ def pick(part: Slice | Labels, rows: np.ndarray) -> Slice | Labels:
     features = {name: _pick_column(column, rows) for name, column in part.features.items()}
     scores = {name: values[rows] for name, values in part.scores.items()}
     own = {name: values[rows] for name in ("latency_ms", "error") if (values := getattr(part, name)) is not None}
-    return replace(part, **shared, prediction=prediction, features=features, scores=scores, **own)
+    if part.client is not None:
+        own["client"] = part.client[rows]
+    texts = {name: _pick_column(column, rows) for name, column in part.texts.items()}
+    return replace(part, **shared, prediction=prediction, features=features, scores=scores, texts=texts, **own)
 
 
 def event_json(events: Slice, row: int) -> bytes:

@@ -151,6 +151,7 @@ class Table:
             error=parts.error,
             client=parts.client,
             cohorts=parts.cohorts,
+            texts=parts.texts,
         )
 
     def slice(self, start: int, stop: int) -> Slice:

@@ -138,6 +138,10 @@ def _slice(parts: Parts, key: ModelKey, n: int, take: IntArray | None, arrival: 
             name: Categorical(c.codes if take is None else c.codes[take], c.categories)
             for name, c in parts.cohorts.items()
         },
+        texts={
+            name: Categorical(c.codes if take is None else c.codes[take], c.categories)
+            for name, c in parts.texts.items()
+        },
     )
 
 

@@ -81,6 +81,18 @@ def to_categorical(array: pa.Array, *, hashed: bool = False) -> Categorical:
     return merge_categories(np.asarray(codes, np.int32), texts, hashed=hashed)
 
 
+def to_texts(array: pa.Array) -> Categorical:
+    """Return a column of texts with each distinct one once, nulls as -1.
+
+    :raises WrongTypeError: for anything but texts.
+    """
+    kind = array.type
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (_is_text(inner) or pa.types.is_null(inner)):
+        raise WrongTypeError(f"expected texts, got {kind}")
+    return to_categorical(array)
+
+
 def merge_categories(codes: CodeArray, texts: list[str | None], *, hashed: bool = False) -> Categorical:
     """Return codes and categories with equal texts merged, missing ones as -1, and hashed where asked."""
     if hashed:

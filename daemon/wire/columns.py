@@ -18,6 +18,7 @@ from regate.daemon.wire.columnar import (
     to_booleans,
     to_categorical,
     to_floats,
+    to_texts,
     to_times,
 )
 from regate.daemon.wire.hashing import hash_column, or_nobody
@@ -52,6 +53,7 @@ class Parts:
     error: BoolArray | None = None
     client: HashArray | None = None
     cohorts: dict[str, Categorical] = field(default_factory=dict)
+    texts: dict[str, Categorical] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
 
     def good(self) -> BoolArray:
@@ -157,9 +159,13 @@ class PartsReader:
             column = self._feature(name, feature, array)
             if column is not None:
                 self._parts.features[name] = column
+            if array is not None and read_as_text(feature):
+                texts = self._convert(name, array, to_texts)
+                if texts is not None:
+                    self._parts.texts[name] = texts
 
     def _feature(self, name: str, feature: Feature, array: pa.Array | None) -> Column | None:
-        # Texts and vectors have charts of their own kind, and no column in a slice.
+        # Vectors have no chart yet; texts that are watched have columns of their own.
         if feature.type in {"text", "vector"} or not kept(feature):
             return None
         if feature.type == "numeric":
@@ -194,6 +200,11 @@ class PartsReader:
 def kept(feature: Feature) -> bool:
     """Return whether a feature's values may enter a slice: a hash of a number says nothing worth watching."""
     return feature.privacy == "keep" or (feature.privacy == "hash" and feature.type != "numeric")
+
+
+def read_as_text(feature: Feature) -> bool:
+    """Return whether a feature's texts enter a slice; they leave observe as hashes only, whatever their privacy is."""
+    return feature.type == "text" and feature.watch and kept(feature)
 
 
 def _boolean(array: pa.Array) -> bool:

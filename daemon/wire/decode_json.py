@@ -14,7 +14,7 @@ import pyarrow as pa
 from regate.config.model import ModelConfig
 from regate.config.settings import Limits
 from regate.daemon.wire.columnar import check_numbers, class_text, merge_categories, to_times, truth
-from regate.daemon.wire.columns import Parts, kept
+from regate.daemon.wire.columns import Parts, kept, read_as_text
 from regate.daemon.wire.hashing import hash_texts, or_nobody
 from regate.daemon.wire.mapping import NONE, Gathered, Layout, join
 from regate.daemon.wire.reasons import Bad, Reason
@@ -214,8 +214,12 @@ class _Builder:
                 column = None if values is None else Numeric(values)
             elif feature.type in {"categorical", "boolean"}:
                 column = self._encoded(f"in:{name}", hashed=feature.privacy == "hash")
+            elif read_as_text(feature):
+                self._parts.texts[name] = column = self._encoded(f"in:{name}")
             if feature.required and column is not None:
                 self._require(name, _missing(column))
+            if feature.type == "text":
+                continue
             if column is not None and kept(feature):
                 self._parts.features[name] = column
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from regate.detectors.prompts.decoders import DECODERS, TURNS
+from regate.detectors.prompts.decoders import DECODERS, TURNS, Decoder, opened_in
 from regate.detectors.prompts.language import READS, letters, score
 from regate.detectors.prompts.normal import LONGEST
+from regate.detectors.prompts.opened import Opened
 
 # Shorter ones occur in documentation, and by chance.
 LEAST_LETTERS = 48
@@ -17,10 +20,13 @@ _LEAST_KINDS = 12
 _COMMONEST = 0.25
 
 
-def encoded(text: str) -> tuple[str, ...]:
-    """Return the names of decoders that open a payload which reads like English; of code within code both names."""
-    text = text[:LONGEST]
-    opened = [(decoder, found) for decoder in DECODERS if (found := decoder.opened(text)) is not None and found.payload]
+def encoded(text: str, first: Iterable[tuple[Decoder, Opened]] | None = None) -> tuple[str, ...]:
+    """Return the names of decoders that open a payload which reads like English; of code within code both names.
+
+    :param first: what `opened_in` gave, where it is known.
+    """
+    first = opened_in(text[:LONGEST]) if first is None else first
+    opened = [(decoder, found) for decoder, found in first if found.payload]
     once = tuple(decoder.name for decoder, found in opened if _speaks(found.payload))
     if once:
         return once

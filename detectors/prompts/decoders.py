@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from regate.detectors.prompts import ciphers, encodings, spellings
@@ -70,21 +70,33 @@ TURNS = (
 DECODERS = (*ENCODINGS, *CIPHERS, *TURNS)
 
 
-def readings(text: str) -> Iterator[tuple[str, Opened]]:
-    """Yield all that the bank opens in a text, with the names of the decoders: ``hex``, then ``hex, rot13``."""
+def opened_in(text: str) -> list[tuple[Decoder, Opened]]:
+    """Return what each decoder opens in a text."""
+    return list(_lazily(text))
+
+
+def readings(text: str, opened: Iterable[tuple[Decoder, Opened]] | None = None) -> Iterator[tuple[str, Opened]]:
+    """Yield all that the bank opens in a text, with the names of the decoders: ``hex``, then ``hex, rot13``.
+
+    :param opened: what `opened_in` gave, where it is known.
+    """
     first: list[tuple[str, Opened]] = []
-    for decoder in DECODERS:
-        found = decoder.opened(text)
-        if found is not None:
-            yield decoder.name, found
-            if decoder in ENCODINGS or (decoder in CIPHERS and not reads(letters(found.text))):
-                first.append((decoder.name, found))
+    for decoder, found in _lazily(text) if opened is None else opened:
+        yield decoder.name, found
+        if decoder in ENCODINGS or (decoder in CIPHERS and not reads(letters(found.text))):
+            first.append((decoder.name, found))
     left = _MOST_TEXTS
     for name, outer in first:
-        for decoder in DECODERS:
-            found = decoder.opened(outer.text)
-            if found is not None and found.text != text:
+        for decoder, found in _lazily(outer.text):
+            if found.text != text:
                 yield f"{name}, {decoder.name}", found
                 left -= 1
             if left == 0:
                 return
+
+
+def _lazily(text: str) -> Iterator[tuple[Decoder, Opened]]:
+    for decoder in DECODERS:
+        found = decoder.opened(text)
+        if found is not None:
+            yield decoder, found

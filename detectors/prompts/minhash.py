@@ -21,8 +21,8 @@ _CHANCE = 1.0 / 256.0
 _BASE = np.uint64(0x100000001B3)
 
 
-def shingles(skeleton: str, size: int = SHINGLE) -> HashArray:
-    """Return the distinct hashes of all runs of ``size`` characters, sorted."""
+def shingles(skeleton: str, size: int = SHINGLE, salt: int = 0) -> HashArray:
+    """Return the distinct hashes of all runs of ``size`` characters, sorted; under another salt others."""
     codes = np.frombuffer(skeleton.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     n = len(codes) - size + 1
     if n < 1:
@@ -30,7 +30,7 @@ def shingles(skeleton: str, size: int = SHINGLE) -> HashArray:
     total = np.zeros(n, dtype=np.uint64)
     for place in range(size):
         total = total * _BASE + codes[place : place + n]
-    hashes = np.sort(scrambled(total))
+    hashes = np.sort(scrambled(total ^ np.uint64(salt)))
     first = np.ones(n, dtype=np.bool_)
     np.not_equal(hashes[1:], hashes[:-1], out=first[1:])
     return hashes[first]

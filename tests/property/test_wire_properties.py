@@ -19,7 +19,11 @@ from regate.detectors.columns import Categorical, Numeric
 
 CONFIG = ModelConfig(
     model="m",
-    features={"x": Feature(type="numeric", minimum=-10, maximum=10), "c": Feature(type="categorical")},
+    features={
+        "x": Feature(type="numeric", minimum=-10, maximum=10),
+        "c": Feature(type="categorical"),
+        "t": Feature(type="text"),
+    },
     cohorts=("sex",),
 )
 DECODER = Decoder({("default", "m"): CONFIG})
@@ -52,13 +56,18 @@ FIELDS = st.sampled_from(
         "label",
     ]
 )
-INPUTS = st.dictionaries(st.sampled_from(["x", "c", "y"]), SCALARS, max_size=3)
+INPUTS = st.dictionaries(st.sampled_from(["x", "c", "t", "y"]), SCALARS, max_size=3)
 EVENTS = st.dictionaries(FIELDS, JSON | INPUTS, max_size=10)
 GOOD = st.fixed_dictionaries(
     {
         "event_id": st.text(min_size=1, max_size=80) | st.integers(),
         "inputs": st.fixed_dictionaries(
-            {}, optional={"x": st.none() | st.floats(-10, 10), "c": st.none() | st.text(max_size=5) | st.booleans()}
+            {},
+            optional={
+                "x": st.none() | st.floats(-10, 10),
+                "c": st.none() | st.text(max_size=5) | st.booleans(),
+                "t": st.none() | st.text(max_size=40),
+            },
         ),
     },
     optional={
@@ -119,7 +128,12 @@ def test_a_mangled_record_never_hurts_its_neighbours(data: st.DataObject, events
 @given(st.data())
 def test_a_mangled_arrow_stream_is_read_or_refused(data: st.DataObject) -> None:
     table = pa.table(
-        {"event_id": ["a", "b", "c"], "x": [1.0, None, 3.0], "c": pa.array(["u", "v", "u"]).dictionary_encode()}
+        {
+            "event_id": ["a", "b", "c"],
+            "x": [1.0, None, 3.0],
+            "c": pa.array(["u", "v", "u"]).dictionary_encode(),
+            "t": ["a text", None, "another: one"],
+        }
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -151,6 +165,8 @@ def test_chunks_and_batches_change_nothing(events: list[dict[str, Any]], size: i
     assert isinstance(two, Categorical)
     assert one.categories == two.categories
     np.testing.assert_array_equal(one.codes, two.codes)
+    assert whole.texts["t"].categories == chunked.texts["t"].categories
+    np.testing.assert_array_equal(whole.texts["t"].codes, chunked.texts["t"].codes)
 
 
 @FAST

@@ -20,9 +20,10 @@ from tests.prompt_coats import COATS
 from regate.detectors.prompts import decoders
 from regate.detectors.prompts.canary import encoded
 from regate.detectors.prompts.decoders import DECODERS
-from regate.detectors.prompts.library import LEAST_SHINGLES, Library
+from regate.detectors.prompts.library import Library
 from regate.detectors.prompts.minhash import bands, shingles, signature, similarity
 from regate.detectors.prompts.normal import LONGEST, normalised, skeleton
+from regate.detectors.prompts.prints import LEAST_SHINGLES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "prompts"
 PROMPT = (
