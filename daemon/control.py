@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ from regate.daemon.bus.port import OutRecord, Reader, Record, TopicPartition
 from regate.daemon.bus.topics import Topics
 from regate.daemon.wire.cloudevents import decode_event, encode_event
 from regate.daemon.wire.internal import Acceptance, Control
+from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.attack.pattern import Pattern, as_text, from_text
 from regate.detectors.columns import ModelKey
 from regate.detectors.profile import Profile
@@ -55,6 +57,7 @@ class View:
     policies: dict[str, Policy] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)  # str(ModelKey)
     patterns: dict[str, Pattern] = field(default_factory=dict)  # <model key>#<pattern id>
+    prompts: dict[str, tuple[dict[str, Any], Arrays]] = field(default_factory=dict)  # tenant/model#set/number
     digests: dict[str, str] = field(default_factory=dict)  # "<kind>/<name>" -> digest
     refused: list[Refused] = field(default_factory=list)
     _parts: dict[str, dict[int, str]] = field(default_factory=dict)  # profile digest -> part -> base64
@@ -80,8 +83,8 @@ class View:
         if record.value is None:
             if self.digests.pop(key, None) is None:
                 return set()
-            for store in (self.models, self.policies, self.profiles, self.patterns):
-                store.pop(name, None)  # names of the four kinds differ in form
+            for store in (self.models, self.policies, self.profiles, self.patterns, self.prompts):
+                store.pop(name, None)  # names of the kinds differ in form
             return {key}
         refuse_large(record)
         control = decode_event(record.value, "control", Control)
@@ -93,6 +96,10 @@ class View:
             return set()
         if kind == "pattern":
             self.patterns[name] = from_text(control.document)
+            self.digests[key] = control.digest
+            return {key}
+        if kind == "prompts":
+            self.prompts[name] = unpack(base64.b64decode(control.document, validate=True))
             self.digests[key] = control.digest
             return {key}
         data = json.loads(control.document)
@@ -218,6 +225,21 @@ def pattern_record(key: ModelKey, pattern: Pattern, time_ms: int) -> OutRecord:
 def pattern_gone(key: ModelKey, pattern: str) -> OutRecord:
     """Return the control record that takes a pattern back."""
     return OutRecord("control", None, key=f"pattern/{pattern_name(key, pattern)}".encode(), partition=0)
+
+
+def prompts_record(name: str, said: dict[str, Any], arrays: Arrays, time_ms: int) -> OutRecord:
+    """Return the control record of some known prompts, as their hashes.
+
+    :param name: ``tenant/model#set/number``.
+    """
+    data = pack(said, arrays)
+    document = base64.b64encode(data).decode()
+    return _record(Control(kind="prompts", name=name, digest=digest_bytes(data), document=document), time_ms)
+
+
+def prompts_gone(name: str) -> OutRecord:
+    """Return the control record that takes known prompts back."""
+    return OutRecord("control", None, key=f"prompts/{name}".encode(), partition=0)
 
 
 def acceptance_record(acceptance: Acceptance, time_ms: int) -> OutRecord:

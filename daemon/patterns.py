@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from regate.config.errors import ConfigError, PoisonError
-from regate.daemon.bus.port import Bus
+from regate.daemon.bus.port import Bus, OutRecord
 from regate.daemon.bus.topics import Topics
-from regate.daemon.control import current, pattern_gone, pattern_record
+from regate.daemon.control import current, pattern_gone, pattern_record, prompts_gone, prompts_record
 from regate.detectors.attack.pattern import Pattern, as_text, from_text
 from regate.detectors.columns import ModelKey
+from regate.detectors.prompts.library import Library
+from regate.detectors.prompts.reference import salt_of
 
 SCHEMA = "regate-patterns/1"
+PROMPTS_A_RECORD = 500  # some 200 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,62 @@ def _write(bus: Bus, topics: Topics, records: Sequence[Any]) -> None:
         writer.flush()
     finally:
         writer.close(5.0)
+
+
+def prompts_of(path: Path) -> list[tuple[str, str]]:
+    """Return (id, text) of known prompts: a JSON object with ``id`` and ``text`` a line, more in it is not looked at.
+
+    :raises ConfigError: with the line that is none.
+    """
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace")
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            said = json.loads(line)
+            name, prompt = said["id"], said["text"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            told = f"{path}, line {number}: no object with id and text"
+            raise ConfigError(told, hint="nothing was imported") from error
+        if not isinstance(name, str) or not isinstance(prompt, str) or not name or not prompt:
+            raise ConfigError(f"{path}, line {number}: id and text are texts", hint="nothing was imported")
+        found.append((name, prompt))
+    return found
+
+
+def prompt_records(tenant: str, model: str, name: str, prompts: Sequence[tuple[str, str]]) -> list[OutRecord]:
+    """Return control records of known prompts: their hashes under the model's salt, some hundred a record.
+
+    :param name: of the set; a finding names ``set/id``.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", name):
+        raise ConfigError(f"{name!r} is no name of a set", hint="small letters, digits, dots, dashes")
+    now = time.time_ns() // 1_000_000
+    records = []
+    for number, start in enumerate(range(0, len(prompts), PROMPTS_A_RECORD)):
+        part = prompts[start : start + PROMPTS_A_RECORD]
+        library = Library(len(part) + 1, salt=salt_of(tenant, model))
+        for one, text in part:
+            library.add(f"{name}/{one}", text)
+        records.append(prompts_record(f"{tenant}/{model}#{name}/{number:04}", *library.entries(), now))
+    return records
+
+
+def put_prompts(bus: Bus, topics: Topics, records: Sequence[OutRecord]) -> None:
+    """Write known prompts to the bus; a set of before under the same name gives way."""
+    named = {(one.key or b"").decode().removeprefix("prompts/") for one in records}
+    beginning = {one.rpartition("/")[0] + "/" for one in named}
+    old = [one for one in held_prompts(bus, topics) if one.startswith(tuple(beginning))]
+    _write(bus, topics, [*(prompts_gone(one) for one in old), *records])
+
+
+def held_prompts(bus: Bus, topics: Topics) -> dict[str, int]:
+    """Return how many known prompts stand on the bus, by ``tenant/model#set/number``."""
+    reader = bus.reader()
+    try:
+        return {name: len(said["ids"]) for name, (said, _) in sorted(current(reader, topics).prompts.items())}
+    finally:
+        reader.close()
 
 
 def exported(patterns: Sequence[Held]) -> str:

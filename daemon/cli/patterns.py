@@ -13,7 +13,20 @@ from rich.table import Table
 from regate.config.errors import ConfigError
 from regate.daemon.cli.connection import SettingsFile, connect
 from regate.daemon.cli.gate import Bootstrap, Json
-from regate.daemon.patterns import Held, described, exported, held, imported, key_of_text, put, take_back
+from regate.daemon.patterns import (
+    Held,
+    described,
+    exported,
+    held,
+    held_prompts,
+    imported,
+    key_of_text,
+    prompt_records,
+    prompts_of,
+    put,
+    put_prompts,
+    take_back,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Patterns of attacks: listed, shown, taken out and in, forgotten.")
 Name = Annotated[str, typer.Argument(metavar="PATTERN", help="Its id, or enough of its beginning.")]
@@ -35,6 +48,10 @@ def list_(
         cells = (said["id"], said["model"], said["last_seen"], str(said["seen"]), str(said["clients"]))
         table.add_row(*cells, str(said["queries"]), said["like"], ", ".join(said["lanes"]))
     Console().print(table if found else "no attack has left a pattern")
+    link = connect(settings, bootstrap_servers)
+    for name, count in held_prompts(link.bus, link.topics).items():
+        owner, _, part = name.partition("#")
+        Console().print(f"{owner}: {count} known prompts of {part.rpartition('/')[0]}", highlight=False, markup=False)
 
 
 @app.command("show")
@@ -80,6 +97,25 @@ def import_(
     link = connect(settings, bootstrap_servers)
     put(link.bus, link.topics, found)
     typer.echo(f"{len(found)} patterns imported")
+
+
+@app.command("import-prompts")
+def import_prompts(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines (or .gz) with id and text.")],
+    model: Annotated[str, typer.Option("--model", help="tenant/model that shall know them.")],
+    name: Annotated[str, typer.Option("--name", help="Of the set; one of before under this name gives way.")] = "known",
+    settings: SettingsFile = None,
+    bootstrap_servers: Bootstrap = None,
+) -> None:
+    """Make known prompts (jailbreaks, say) known to a model: in any coat, they are findings of kind recurrence.
+
+    Only hashes go on the bus, no text.
+    """
+    tenant, _, bare = model.rpartition("/")
+    records = prompt_records(tenant or "default", bare, name, found := prompts_of(path))
+    link = connect(settings, bootstrap_servers)
+    put_prompts(link.bus, link.topics, records)
+    typer.echo(f"{len(found)} prompts imported as {name}")
 
 
 @app.command("forget")

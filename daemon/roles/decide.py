@@ -115,6 +115,9 @@ class DecideCore:
             kind, _, owner = name.partition("/")
             if kind == "pattern":
                 self._pattern(state, owner)
+            if kind == "prompts":
+                for key in [key for key in state.core.models if key.placement == owner.partition("#")[0]]:
+                    self._prompts(state, key, owner)
             if kind == "model":
                 for key in [key for key in state.core.models if key.placement == owner]:
                     state.core.bound(key, state.standing.config(key))
@@ -146,6 +149,23 @@ class DecideCore:
         if attack is not None:
             view = state.standing.view.patterns
             attack.recurrence.learn([view[name] for name in sorted(view) if scope_of_pattern(name) == key.scope])
+        for name in sorted(state.standing.view.prompts):
+            if name.partition("#")[0] == key.placement:
+                self._prompts(state, key, name)
+
+    def _prompts(self, state: State, key: ModelKey, name: str) -> None:
+        """Learn known prompts, or forget those of a set that was taken back."""
+        watch = state.core.models[key].prompts
+        if watch is None:
+            return
+        known = state.standing.view.prompts.get(name)
+        if known is None:
+            watch.forget(name.partition("#")[2].partition("/")[0] + "/")
+            return
+        try:
+            watch.learn_all(*known)
+        except PoisonError:
+            state.refused["prompts_invalid"] = state.refused.get("prompts_invalid", 0) + 1
 
     def _tell(self, state: State) -> list[Output]:
         """Return control records of the patterns that changed here, and of those that found no room any more."""

@@ -22,7 +22,7 @@ from regate.detectors.columns import ModelKey
 
 PREFIX = "control/"
 # Policies are the gate's; a watch shard has no use for them.
-KINDS = ("model/", "profile/", "profile-chunk/", "pattern/")
+KINDS = ("model/", "profile/", "profile-chunk/", "pattern/", "prompts/")
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Standing:
             self.view.refused.clear()
             return changed
         kind, _, name = key.partition("/")
-        if kind in {"model", "pattern"}:
+        if kind in {"model", "pattern", "prompts"}:
             self.records[key] = record
             if record.value is None:
                 del self.records[key]
@@ -66,7 +66,7 @@ class Standing:
         for name in list(self.records):
             kind, _, rest = name.partition("/")
             whose, digest = rest.rpartition("#")[0], name.rpartition("@")[2]
-            if kind not in {"model", "pattern"} and whose == owner and digest not in wanted:
+            if kind not in {"model", "pattern", "prompts"} and whose == owner and digest not in wanted:
                 del self.records[name]
 
     def config(self, key: ModelKey) -> ModelConfig | None:

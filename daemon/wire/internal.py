@@ -98,7 +98,7 @@ class Control(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["model", "policy", "profile", "profile-chunk", "acceptance", "pattern"]
+    kind: Literal["model", "policy", "profile", "profile-chunk", "acceptance", "pattern", "prompts"]
     name: str
     digest: str
     document: str  # the YAML or JSON text, or base64 of profile bytes (or one chunk of them)

@@ -105,6 +105,12 @@ class PromptWatch:
         self.library.restore(said, arrays)
         self._see_plain()
 
+    def forget(self, beginning: str) -> None:
+        """Drop the patterns whose id begins so."""
+        for one in [one for one in self.library.ids() if one.startswith(beginning)]:
+            self.library.remove(one)
+        self.plain &= set(self.library.ids())
+
     def _see_plain(self) -> None:
         """Look which patterns normal texts match."""
         self.plain.clear()

@@ -6,14 +6,17 @@ import base64
 import json
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.prompt_traffic import CONFIG, KEY, profile, traffic
 
+from regate.config.errors import ConfigError
 from regate.daemon.bus.placement import partition_of
 from regate.daemon.bus.port import OutRecord, Record
-from regate.daemon.control import document_record, profile_records
+from regate.daemon.control import document_record, profile_records, prompts_gone
+from regate.daemon.patterns import prompt_records, prompts_of
 from regate.daemon.roles.decide import DecideCore
 from regate.daemon.roles.observe import ObserveCore
 from regate.daemon.shell.core import Batch, StepInput, Tick
@@ -117,3 +120,30 @@ def test_benign_texts_say_nothing() -> None:
     found, dead = run(traffic(800, seed=10), 3, 0.1, 4)
     assert (found, dead) == ([], [])
     assert np.all(traffic(800, seed=10).texts["prompt"].codes >= 0)
+
+
+def test_imported_prompts_are_known_in_any_coat_and_forgotten_when_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "known.jsonl"
+    path.write_text(json.dumps({"id": "pirate", "text": KNOWN}) + "\n")
+    control = [*CONTROL]
+    for one in prompt_records(KEY.tenant, KEY.model, "jailbreaks", prompts_of(path)):
+        assert KNOWN[:20].encode() not in (one.value or b"")
+        control.append(Record("regate.control.v1", 0, len(control), 0, one.key, one.value, one.headers))
+    core = DecideCore(PARTITIONS)
+    state = core.initial(str(HOME))
+    core.step(state, StepInput(control=tuple(control)))
+    watch = state.core.models[KEY].prompts
+    assert watch is not None
+    assert watch.library.ids() == ("jailbreaks/pirate",)
+    coat = base64.b64encode(KNOWN.encode()).decode()
+    match = watch.library.match(coat)
+    assert match is not None
+    assert match.id == "jailbreaks/pirate"
+    again = core.load(str(HOME), core.dump(state))
+    assert again.core.models[KEY].prompts.library.ids() == ("jailbreaks/pirate",)  # type: ignore[union-attr]
+    gone = prompts_gone(f"{KEY.placement}#jailbreaks/0000")
+    core.step(state, StepInput(control=(Record("regate.control.v1", 0, len(control), 0, gone.key, None, ()),)))
+    assert watch.library.ids() == ()
+    path.write_text("{}\n")
+    with pytest.raises(ConfigError, match="line 1"):
+        prompts_of(path)
