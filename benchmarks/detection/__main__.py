@@ -16,6 +16,7 @@ import platform
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.detection.link import WORKERS, Link, PeerError, interpreter
 from benchmarks.detection.peers import PEERS
 from benchmarks.detection.real import RealBench
 from benchmarks.detection.report import compared, markdown
-from benchmarks.detection.run import Bench, Results, full, quick
+from benchmarks.detection.run import Bench, Results, full, plain, quick
 
 
 def parsed() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "report")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", help="peers whose name holds this text")
+    parser.add_argument("--join", action="store_true", help="run those of --only alone and put them into the report")
     return parser.parse_args()
 
 
@@ -65,6 +67,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         link = Link(Path(folder))
         try:
+            before = joining(options.out, options.only) if options.join else None
+            if before is not None:
+                earlier, real, told = before
+                laws = {
+                    law.name for law in size.laws for one in peers if law.inputs in one.inputs and law.null in one.nulls
+                }
+                size = replace(size, laws=tuple(law for law in size.laws if law.name in laws))
+                found = Bench(size, link, peers, alone=True, found=earlier).run(lambda _: None)
+                write(options.out, found, real, told)
+                return
             found = Bench(size, link, peers).run(save)
             if options.streams is not None:
                 on_real = RealBench(options.streams, link, size.target, size.effort, options.seed, peers)
@@ -77,6 +89,20 @@ def main() -> None:
     save(found)
     draw(options.out)
     print(f"written to {options.out}")
+
+
+def joining(out: Path, only: str) -> tuple[Results, list[dict[str, Any]], dict[str, Any]]:
+    """Return an earlier report without the peers that are run again, its real streams, and what it said of itself."""
+    said = json.loads((out / "report.json").read_text())
+
+    def kept(name: str) -> list[dict[str, Any]]:
+        who = "peer" if name == "compared" else "detector"
+        return [one for one in said[name] if only.lower() not in one[who].lower()]
+
+    found = Results(kept("rows"), said["ratios"], said["curves"], kept("not_run"), compared=kept("compared"))
+    found.not_run = [{**one, "why": plain(one["why"])} for one in found.not_run]
+    about = {**said["about"], "command": f"{said['about']['command']}; then --only {only} --join"}
+    return found, said["real"], about
 
 
 def write(out: Path, found: Results, real: list[dict[str, Any]], about: dict[str, Any]) -> None:

@@ -17,11 +17,13 @@ SETTINGS = {"matched": "equal run length", "nominal": "its own budget", "default
 
 def compared(found: Results) -> list[dict[str, Any]]:
     """Return regate's whole profile against each peer, on each law and change where both ran, at equal run length."""
-    rows = []
+    rows = [*found.compared]
     for (law, name, setting, change), theirs in found.delays.items():
         if setting != "matched" or name.startswith((*FRAME, "regate")):
             continue
-        own = found.delays[law, WHOLE, "matched", change]
+        own = found.delays.get((law, WHOLE, "matched", change))
+        if own is None:  # peers that were run alone
+            continue
         both = {"law": law, "change": change, "peer": name}
         rows.append({**both, **_verdict(_cut(own, theirs.horizon), theirs), "matched": _matched(found, law, name)})
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +58,12 @@ class Results:
     curves: list[dict[str, Any]] = field(default_factory=list)
     not_run: list[dict[str, str]] = field(default_factory=list)
     delays: dict[tuple[str, str, str, str], Delays] = field(default_factory=dict)
+    compared: list[dict[str, Any]] = field(default_factory=list)  # of an earlier run that this one joins
+
+
+def plain(why: str) -> str:
+    """Return an error without the folders of this machine."""
+    return re.sub(r"\(?/[^ )]*\)?", "", why)[:200].strip()
 
 
 def _finite(value: float) -> float | None:
@@ -90,6 +97,7 @@ class Bench:
     size: Size
     link: Link
     peers: tuple[Peer, ...] = PEERS
+    alone: bool = False  # the peers, without regate, oracles and frames
     found: Results = field(default_factory=Results)
 
     def run(self, save: Callable[[Results], None]) -> Results:
@@ -104,16 +112,17 @@ class Bench:
     def _law(self, law: Law) -> None:
         plan, target, changes = self.size.plan, self.size.target, changes_of(law)
         profiles = Profiles(law, plan, target)
-        for change in changes:
+        for change in () if self.alone else changes:
             for block in (1, BLOCK):
                 self._add(law, Oracle(law, change, plan, block), "matched", (change,))
             self._add(law, Regate(ONE, profiles, change), "matched", (change,))
             self._ratio(law, change)
-        whole = Regate(WHOLE, profiles)
-        self._add(law, whole, "matched", changes)
-        self._add(law, whole, "nominal", changes, level=0.0)
-        self._add(law, Clock("dummy: an alarm by the clock", plan, law), "matched", changes)
-        self._add(law, Clock("never an alarm", plan, law, never=True), "matched", changes)
+        if not self.alone:
+            whole = Regate(WHOLE, profiles)
+            self._add(law, whole, "matched", changes)
+            self._add(law, whole, "nominal", changes, level=0.0)
+            self._add(law, Clock("dummy: an alarm by the clock", plan, law), "matched", changes)
+            self._add(law, Clock("never an alarm", plan, law, never=True), "matched", changes)
 
         @cache
         def source(change: Change | None, side: Side) -> list[Batch]:
@@ -122,7 +131,7 @@ class Bench:
         for peer in self.peers:
             if law.inputs in peer.inputs and law.null in peer.nulls:
                 self._peer(law, peer, source, changes)
-        if self.size.curves and law.null == "iid":
+        if self.size.curves and not self.alone and law.null == "iid":
             self._curves(law, profiles, source, changes)
 
     def _peer(
@@ -138,7 +147,7 @@ class Bench:
             if peer.default is not None:
                 self._add(law, row, "default", changes, level=peer.default, notes=peer.note)
         except PeerError as error:
-            self.found.not_run.append({"law": law.name, "detector": peer.name, "why": str(error)[:200]})
+            self.found.not_run.append({"law": law.name, "detector": peer.name, "why": plain(str(error))})
 
     def _row(self, law: Law, peer: Peer, source: Callable[[Change | None, Side], list[Batch]]) -> PeerRow:
         label = law.name.replace("/", "-")

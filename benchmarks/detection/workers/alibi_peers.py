@@ -21,9 +21,10 @@ from alibi_detect.cd import CVMDriftOnline, FETDriftOnline, LSDDDriftOnline, MMD
 
 WINDOW = 50
 WINDOWS = [25, 100]
-RATE_WINDOWS = [50, 200]
+RATE_WINDOWS = [50, 100]
 REFERENCE = 500  # their kernel matrices are of this size squared
-ERT, BOOTSTRAPS = 10, 200
+# Of the runs that are left after a window of 100 steps there must be as many as the expected run time asks for.
+ERT, BOOTSTRAPS = 100, 300
 # State grows with every event watched, so a long stream is watched in pieces.
 PIECE = 4000
 
