@@ -18,6 +18,7 @@ from regate.daemon.cli import (
     gate,
     init,
     kafka,
+    patterns,
     produce,
     profile,
     replay,
@@ -60,6 +61,7 @@ app.add_typer(kafka.app, name="kafka")
 app.add_typer(topics.app, name="topics")
 app.add_typer(profile.app, name="profile")
 app.add_typer(budget.app, name="budget")
+app.add_typer(patterns.app, name="patterns")
 
 
 def main() -> None:

@@ -22,10 +22,12 @@ from regate.daemon.bus.port import Bus, OutRecord
 from regate.daemon.bus.topics import Topics
 from regate.daemon.roles.validate import Pending, pending
 from regate.daemon.shell.clock import Clock, SystemClock
+from regate.daemon.validate.lanes import LaterLanes, lanes_in_force
 from regate.daemon.validate.observation import KIND, Observation
 from regate.daemon.validate.reference import reference_rows
 from regate.daemon.validate.window import Collector
 from regate.daemon.wire.cloudevents import encode_event
+from regate.detectors.columns import ModelKey
 from regate.scenarios.contracts import RunRequest, RunResult
 from regate.scenarios.rows import Rows
 from regate.scenarios.runner import Surroundings, failed_result, reason_of, run_suite
@@ -178,7 +180,13 @@ class Worker:
         if rows is not None:
             store.put(f"rows-{rows.digest().removeprefix('sha256:')}.arrow", rows.to_arrow())
         left = (request.deadline_ms - self._clock.now_ms()) / 1000.0
-        around = Surroundings(self._open_target, self._cancelled(job), now_ms=self._clock.now_ms)
+        key = ModelKey(request.tenant, request.model, request.model_version, request.deployment)
+        around = Surroundings(
+            self._open_target,
+            self._cancelled(job),
+            now_ms=self._clock.now_ms,
+            lanes=LaterLanes(lambda: lanes_in_force(self._bus, self._topics, key)),
+        )
         return self._run(
             request,
             config,
