@@ -22,10 +22,11 @@ def check_config(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check settings, models, policies and catalogs; exit 78 with file, line and key of every problem."""
+    folders = list(catalog or [])
     if settings is not None:
-        load(Settings, settings)
+        folders += load(Settings, settings).catalogs
     documents = read_documents(paths or [])
-    suites = _suites(catalog) if catalog else []
+    suites = _suites(folders) if folders else []
     named = [
         f"{document.kind} {getattr(document, 'model', None) or getattr(document, 'name', '')}" for document in documents
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,21 @@ from typer.testing import CliRunner
 
 from regate.config.errors import ConfigError
 from regate.config.model import Feature, ModelConfig, Output
-from regate.config.settings import Bus
+from regate.config.settings import Bus as BusSettings
+from regate.config.settings import Settings
+from regate.daemon.artefacts import LocalStore
 from regate.daemon.bus.memory import MemoryBus
+from regate.daemon.bus.port import TopicPartition
 from regate.daemon.bus.provision import provision
 from regate.daemon.bus.topics import Topics
 from regate.daemon.cli.main import app
 from regate.daemon.control import profile_records
 from regate.daemon.profiles import read_profile
+from regate.daemon.roles.validate import Entry, ValidateState
 from regate.daemon.validate.lanes import LaterLanes, lanes_in_force, lanes_of
+from regate.daemon.validate.observation import KIND, Observation
+from regate.daemon.validate.worker import Worker
+from regate.daemon.wire.cloudevents import decode_event
 from regate.detectors.attack.evidence import UNIT
 from regate.scenarios.catalog.loading import load_catalog
 from regate.scenarios.contracts import RunResult, TargetSpec
@@ -158,12 +167,56 @@ def test_check_config_refuses_a_suite_with_a_queued_record(folder: Path, tmp_pat
         (tmp_path / path.name).write_bytes(data or path.read_bytes())
     with pytest.raises(ConfigError, match="only queued"):
         call("check-config", "--catalog", str(tmp_path))
+    (tmp_path / "regate.yml").write_text(f"catalogs: [{tmp_path}]\n")
+    with pytest.raises(ConfigError, match="only queued"):
+        call("check-config", "--settings", str(tmp_path / "regate.yml"))
     (tmp_path / "suite-attacks.yaml").unlink()
     assert "queued for review, in no suite: scn-attack-" in call("validate", "--list", "--catalog", str(tmp_path))
 
 
+def test_the_worker_of_the_daemon_runs_a_suite_of_the_settings_folders(
+    folder: Path, attacked: TargetSpec, tmp_path: Path
+) -> None:
+    names = BusSettings(partitions=2)
+    settings = Settings(bus=names, artefacts=tmp_path, catalogs=(folder / "catalog",))
+    bus, topics = MemoryBus(), Topics(names)
+    provision(bus.admin(), topics)
+    config = CONFIG.model_copy(update={"validation": CONFIG.validation.model_copy(update={"suite": "attacks"})})
+    now = time.time_ns() // 1_000_000
+    request = models.request(attacked, suite="attacks", requested_ms=now, deadline_ms=now + 60_000)
+    found = []
+    for profile in (None, read_profile(folder / "p")):
+        for record in profile_records(profile, 1) if profile is not None else ():
+            bus.writer().send(replace(record, topic=topics.name(record.topic)))
+        state = ValidateState(0, now, {request.id: Entry(request, 1)}, models={"default/loan": config})
+        worker = Worker(bus, topics, settings, LocalStore(tmp_path))
+        worker.start()
+        worker.offer({"0": state})
+        found.append(result_of(bus, topics, request.id, len(found)))
+        worker.stop()
+    assert [result.outcome for result in found] == ["inconclusive", "pass"]
+    assert "no profile" in found[0].checks[0].message
+
+
+def result_of(bus: MemoryBus, topics: Topics, request: str, nth: int) -> RunResult:
+    """Wait for the nth result that workers wrote."""
+    reader, wake, name = bus.reader(), threading.Event(), topics.name("observations")
+    for _ in range(600):
+        seen = [
+            decode_event(record.value, KIND, Observation)
+            for partition in (TopicPartition(name, 0), TopicPartition(name, 1))
+            for record in reader.read(partition, reader.beginning(partition), reader.end(partition))
+        ]
+        assert not [one for one in seen if one.kind == "failed"], seen
+        results = [one.result for one in seen if one.result is not None and one.request_id == request]
+        if len(results) > nth:
+            return results[nth]
+        wake.wait(0.05)
+    pytest.fail("no result within 30 s")
+
+
 def test_the_daemon_takes_the_profile_in_force(folder: Path) -> None:
-    bus, topics, profile = MemoryBus(), Topics(Bus(partitions=2)), read_profile(folder / "p")
+    bus, topics, profile = MemoryBus(), Topics(BusSettings(partitions=2)), read_profile(folder / "p")
     provision(bus.admin(), topics)
     later = LaterLanes(lambda: lanes_in_force(bus, topics, profile.key))
     writer = bus.writer()

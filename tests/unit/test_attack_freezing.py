@@ -69,6 +69,9 @@ def test_neither_the_first_nor_the_last_query_can_be_left_out(reference: AttackR
         if run is None:
             continue
         found += 1
+        whole = first_alarm(reference, queries)
+        assert whole is not None
+        assert run.stop <= whole.row + 1  # the first alarm, and none of those that come later
         alone = first_alarm(reference, queries.some(slice(run.start, run.stop)))
         assert alone is not None
         assert (alone.row, alone.lanes) == (run.stop - run.start - 1, run.alarm.lanes)
