@@ -67,6 +67,7 @@ class Settings(Strict):
     metrics: Metrics = Metrics()
     instance: str = Field(default="regate-0", pattern=r"^[A-Za-z0-9._-]+$")  # static membership; unique per process
     artefacts: Path = Path(".regate/artefacts")
+    catalogs: tuple[Path, ...] = ()  # folders of scenarios and suites beside the shipped ones; read for every run
     log_level: str = "info"
 
     @field_validator("log_level")

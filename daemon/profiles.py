@@ -82,20 +82,13 @@ def from_topic(
 
     :raises ConfigError: when the topic is not there or holds no event of the model in that time.
     """
-    decoder = Decoder({(config.tenant, config.model): config}, limits)
-    events: list[Slice] = []
+    events = events_of_topic(bus, topic, config, since, until, limits, tell)
     labels: list[Labels] = []
-    for records in _records(bus, topic, since, until, tell):
-        events += [part for part in decoder.decode(records).slices if _is_of(part.key, config)]
     if labels_topic is not None:
+        decoder = Decoder({(config.tenant, config.model): config}, limits)
         for records in _records(bus, labels_topic, since, None, tell):
             labels += decoder.decode_labels(records).labels
-    if not events:
-        raise ConfigError(
-            f"{topic} holds no event of {config.tenant}/{config.model} version {config.version} in that time",
-            hint="regate status shows what arrives; widen --since and --until",
-        )
-    reference, notes = _clean(joined(events), quarantine or {})
+    reference, notes = _clean(events, quarantine or {})
     rate = request.events_per_second or config.detection.events_per_second
     if rate is None and request.budget_events is None:
         rate = measured_rate(reference.event_time_us)
@@ -103,6 +96,25 @@ def from_topic(
     outcome, delivery = outcome_column(reference, own, config)
     profile = _build(config, reference, outcome, replace(request, events_per_second=rate), tell, delivery)
     return replace(profile, notes=(*profile.notes, *notes))
+
+
+def events_of_topic(
+    bus: Bus, topic: str, config: ModelConfig, since: str | None, until: str | None, limits: Limits, tell: Progress
+) -> Slice:
+    """Return the events of ``config``'s model, version and deployment in a stretch of a topic, by event time.
+
+    :raises ConfigError: when the topic is not there or holds no such event.
+    """
+    decoder = Decoder({(config.tenant, config.model): config}, limits)
+    events: list[Slice] = []
+    for records in _records(bus, topic, since, until, tell):
+        events += [part for part in decoder.decode(records).slices if _is_of(part.key, config)]
+    if not events:
+        raise ConfigError(
+            f"{topic} holds no event of {config.tenant}/{config.model} version {config.version} in that time",
+            hint="regate status shows what arrives; widen --since and --until",
+        )
+    return joined(events)
 
 
 def _clean(rows: Slice, quarantine: Mapping[str, Story]) -> tuple[Slice, list[str]]:
@@ -142,6 +154,18 @@ def _build(
     )
 
 
+def read_profile(path: Path) -> Profile:
+    """Return the profile in a file.
+
+    :raises ConfigError: when it cannot be read or is none.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="regate profile build") from error
+    return Profile.from_bytes(data)
+
+
 def measured_rate(event_time_us: IntArray) -> float | None:
     """Return events a second over the whole stretch, None when its times do not span any."""
     span = int(event_time_us.max() - event_time_us.min()) if event_time_us.size else 0
@@ -172,12 +196,13 @@ def _records(bus: Bus, topic: str, since: str | None, until: str | None, tell: P
 
 
 def _range(reader: Reader, partition: TopicPartition, since: str | None, until: str | None) -> tuple[int, int]:
-    start = reader.beginning(partition) if since is None else reader.at_time(partition, _milliseconds(since))
-    stop = reader.end(partition) if until is None else reader.at_time(partition, _milliseconds(until))
+    start = reader.beginning(partition) if since is None else reader.at_time(partition, milliseconds(since))
+    stop = reader.end(partition) if until is None else reader.at_time(partition, milliseconds(until))
     return start, max(start, stop)
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
+    """Return a time in ISO 8601 as milliseconds since the epoch; without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

@@ -90,16 +90,17 @@ class Slice:
     def cut(self, part: slice) -> Slice:
         """Return a range of rows as views."""
         rows = range(self.n)[part]
-        return self._picked(slice(rows.start, rows.stop), len(rows))
+        return self.picked(slice(rows.start, rows.stop))
 
     def some(self, rows: BoolArray) -> Slice:
         """Return the rows that a mask picks."""
-        return self._picked(np.flatnonzero(rows), int(np.count_nonzero(rows)))
+        return self.picked(np.flatnonzero(rows))
 
-    def _picked(self, part: slice | IntArray, n: int) -> Slice:
+    def picked(self, part: slice | IntArray) -> Slice:
+        """Return the rows at places, in the order of these; of a range as views."""
         return replace(
             self,
-            n=n,
+            n=len(self.event_id[part]),
             event_id=self.event_id[part],
             event_time_us=self.event_time_us[part],
             arrival_us=self.arrival_us[part],

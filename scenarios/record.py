@@ -12,7 +12,10 @@ from regate.config.model import Strict
 
 SemVer = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 AtlasId = Annotated[str, Field(pattern=r"^AML\.T\d{4}(\.\d{3})?$")]
-ScenarioId = Annotated[str, Field(pattern=r"^scn-[a-z_]+-\d{4}$")]
+# A number for what people write, eight digits of the content's digest for what an incident left behind.
+ScenarioId = Annotated[str, Field(pattern=r"^scn-[a-z_]+-(\d{4}|[0-9a-f]{8})$")]
+# Queued: made by a command and not yet looked at; no suite may name it.
+Status = Literal["active", "queued"]
 Level = Literal["unit", "component", "end_to_end"]
 LEVELS: tuple[Level, ...] = ("unit", "component", "end_to_end")
 
@@ -55,6 +58,7 @@ class Record(Strict):
 
     id: ScenarioId
     version: SemVer
+    status: Status = "active"
     title: str = Field(min_length=1)
     objective: str = Field(min_length=1)
     authors: tuple[str, ...] = Field(min_length=1)
@@ -76,12 +80,20 @@ class Record(Strict):
     @property
     def content(self) -> dict[str, Any]:
         """Return the record as plain data, defaults filled in."""
-        return self.model_dump(mode="json")
+        plain = self.model_dump(mode="json")
+        if self.status == "active":
+            del plain["status"]  # records from before there was one keep their address
+        return plain
 
     @property
     def digest(self) -> str:
         """Return the content address."""
         return digest(self.content)
+
+    @property
+    def frozen(self) -> str:
+        """Return the digest of the rows that stand beside the record; empty when it needs none."""
+        return ""
 
     @property
     def bounds(self) -> dict[str, Bound]:

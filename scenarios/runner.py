@@ -18,7 +18,7 @@ from regate.scenarios.result import ScenarioRun, check_of, counts, overall, run_
 from regate.scenarios.rows import Rows
 from regate.scenarios.sandbox.client import OpenTarget, open_onnx
 from regate.scenarios.stream import Store, encode_stream
-from regate.scenarios.subject import Subject
+from regate.scenarios.subject import NOBODY, Lanes, Subject
 from regate.scenarios.suite import all_bounds, with_bounds
 
 Progress = Callable[[int, int, str], None]
@@ -26,12 +26,13 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a run gets from its caller: where children come from, when to give up, whom to tell."""
+    """What a run gets from its caller: where children come from, when to give up, whom to tell, who listens."""
 
     open_target: OpenTarget = open_onnx
     cancelled: Callable[[], bool] = lambda: False
     progress: Progress = lambda _done, _total, _what: None
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    lanes: Lanes = NOBODY
 
 
 def run_suite(
@@ -64,6 +65,8 @@ def run_suite(
         has_baseline=request.baseline is not None,
         wants_window=request.window is not None,
         window_events=request.window.events if request.window is not None else config.validation.window_events,
+        lanes=around.lanes,
+        frozen=catalog.frozen,
     )
     if request.suite_digest and request.suite_digest != suite_digest:
         runs = _refused(records, f"the suite asked for is {request.suite_digest}, here is {suite_digest}")

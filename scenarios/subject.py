@@ -19,6 +19,39 @@ from regate.scenarios.seeds import generator
 from regate.scenarios.targets.base import Features, Responses, score_order
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What attack lanes said of the queries of one client whom they had not known."""
+
+    row: int | None  # of the query at which they raised a finding; None: they raised none
+    lanes: tuple[tuple[str, float], ...] = ()  # which said most there, -ln p
+
+
+class Lanes(Protocol):
+    """The attack lanes of the model's profile. They stand outside of scenarios; whoever starts a run hands them in."""
+
+    @property
+    def off(self) -> str:
+        """Return why there are none; empty when there are."""
+
+    def hear(self, asked: Rows) -> Heard:
+        """Return what they say when one fresh client asks these rows in their order, answered as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoLanes:
+    """Where no profile was handed in."""
+
+    off: str = "no profile with attack lanes was given"
+
+    def hear(self, _asked: Rows) -> Heard:
+        """Return that nobody listened."""
+        return Heard(None)
+
+
+NOBODY = NoLanes()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
     """The model under validation, without the model: its configuration, data and seed."""
@@ -30,6 +63,8 @@ class Subject:
     has_baseline: bool = False
     wants_window: bool = False  # the version has traffic, so a missing window is a gap, not a fact
     window_events: int = 2000  # the last of the rows that are the production window
+    lanes: Lanes = NOBODY
+    frozen: Mapping[str, Rows] = field(default_factory=dict)  # rows beside records, by digest
 
     def random(self, record: Record, *path: str) -> np.random.Generator:
         """Return the generator of one path of one scenario."""
@@ -102,6 +137,7 @@ class Family:
     plan: Callable[[Any, Subject], Plan]
     judge: Judge
     measure: Callable[[Any, Plan, Answers, Drive], Measured] | None = None
+    called: str = ""  # in ids of scenarios; the name itself by default
 
 
 def judged(

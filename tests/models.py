@@ -361,3 +361,28 @@ def request(target: TargetSpec, **changes: Any) -> RunRequest:
         "deadline_ms": 10_000_000,
     }
     return RunRequest.model_validate({**base, **changes})
+
+
+def linear(path: Path, weights: np.ndarray, bias: float) -> TargetSpec:
+    """One float matrix input [n, d]: the probability is the sigmoid of a weighted sum."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["raw_"]),
+        helper.make_node("Add", ["raw_", "b"], ["sum_"]),
+        helper.make_node("Sigmoid", ["sum_"], ["p"]),
+        helper.make_node("Sub", ["one", "p"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["probabilities"], axis=1),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, len(weights)])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        [
+            nh.from_array(weights.astype(np.float32)[:, None], "w"),
+            nh.from_array(np.array([[bias]], np.float32), "b"),
+            nh.from_array(np.array([[1.0]], np.float32), "one"),
+        ],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_operatorsetid("", OPSET)])
+    model.ir_version = 8
+    return save(model, path)

@@ -13,6 +13,7 @@ from rich.table import Table
 from regate.config.errors import ConfigError
 from regate.daemon.cli.connection import SettingsFile, connect
 from regate.daemon.cli.gate import Bootstrap, Json
+from regate.daemon.cli.patterns_freeze import freeze
 from regate.daemon.patterns import (
     Held,
     described,
@@ -28,7 +29,8 @@ from regate.daemon.patterns import (
     take_back,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Patterns of attacks: listed, shown, taken out and in, forgotten.")
+app = typer.Typer(no_args_is_help=True, help="Patterns of attacks: kept, listed, taken out and in, made scenarios of.")
+app.command("freeze")(freeze)
 Name = Annotated[str, typer.Argument(metavar="PATTERN", help="Its id, or enough of its beginning.")]
 Model = Annotated[str, typer.Option("--model", help="tenant/model; all when left out.")]
 

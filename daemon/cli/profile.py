@@ -88,13 +88,9 @@ def build(
 @app.command("show")
 def show(file: Annotated[Path, typer.Argument(help="A profile file.")], as_json: AsJson = False) -> None:
     """Show what a profile watches: margins, dependence, thresholds, and what it would find."""
-    from regate.detectors.profile import Profile
+    from regate.daemon.profiles import read_profile
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", hint="regate profile build") from error
-    _say(Profile.from_bytes(data), as_json, "")
+    _say(read_profile(file), as_json, "")
 
 
 @app.command("accept")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regate.scenarios.catalog.loading import Catalog
     from regate.scenarios.contracts import RunRequest, RunResult
     from regate.scenarios.rows import Rows
+    from regate.scenarios.subject import Lanes
 
 EXIT = {"pass": 0, "warn": 0, "fail": 1, "error": 2, "inconclusive": 3, "skipped": 3}
 COLOURS = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow", "warn": "yellow"}
@@ -29,6 +30,9 @@ def validate(
         Path | None, typer.Option(help="Served requests (Parquet, Arrow, CSV, JSON lines) for window and cohorts.")
     ] = None,
     baseline: Annotated[Path | None, typer.Option(help="An ONNX file to agree with.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="The model's profile: its attack lanes listen to replayed attacks.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Root seed; the configuration's by default.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds; the configuration's by default.")] = None,
     catalog: Annotated[list[Path] | None, typer.Option(help="A further folder of scenarios and suites.")] = None,
@@ -48,7 +52,8 @@ def validate(
         raise ConfigError("--target and --config are needed", hint="`regate init --from FILE` writes a configuration")
     model = _model(config)
     request = _request(model, target, baseline, suite, seed)
-    result = _run(request, model, _rows(rows, model), library, artefacts, budget or model.validation.budget_seconds)
+    seconds = budget or model.validation.budget_seconds
+    result = _run(request, model, _rows(rows, model), library, artefacts, seconds, profile)
     if junit is not None:
         from regate.daemon.validate.junit import junit as document
 
@@ -112,7 +117,13 @@ def _rows(path: Path | None, model: ModelConfig) -> Rows | None:
 
 
 def _run(
-    request: RunRequest, model: ModelConfig, rows: Rows | None, library: Catalog, artefacts: Path | None, budget: float
+    request: RunRequest,
+    model: ModelConfig,
+    rows: Rows | None,
+    library: Catalog,
+    artefacts: Path | None,
+    budget: float,
+    profile: Path | None,
 ) -> RunResult:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -121,6 +132,9 @@ def _run(
     from regate.daemon.validate.worker import DigestOnly
     from regate.scenarios.runner import Surroundings, run_suite
     from regate.scenarios.stream import Store
+    from regate.scenarios.subject import NoLanes
+
+    lanes: Lanes = NoLanes("no profile was given: --profile") if profile is None else _lanes(profile, model)
 
     store: Store = DigestOnly() if artefacts is None else LocalStore(artefacts)
     if rows is not None:
@@ -133,8 +147,20 @@ def _run(
         def tell(done: int, total: int, what: str) -> None:
             progress.update(task, completed=done, total=total, description=what[:60])
 
-        around = Surroundings(progress=tell)
+        around = Surroundings(progress=tell, lanes=lanes)
         return run_suite(request, model, rows, store, budget_seconds=budget, catalog=library, around=around)
+
+
+def _lanes(path: Path, model: ModelConfig) -> Lanes:
+    from regate.daemon.profiles import read_profile
+    from regate.daemon.validate.lanes import lanes_of
+
+    profile = read_profile(path)
+    if profile.key.placement != f"{model.tenant}/{model.model}":
+        raise ConfigError(
+            f"{path} describes {profile.key}, the configuration {model.tenant}/{model.model}", hint="check --profile"
+        )
+    return lanes_of(profile)
 
 
 def _print(result: RunResult) -> None:
@@ -186,3 +212,6 @@ def _list(library: Catalog, *, as_json: bool) -> None:
             for check, bound in record.bounds.items():
                 critical = " critical" if bound.critical else ""
                 typer.echo(f"    {record.id}/{check} {bound.comparator} {bound.bound:g} {bound.unit}{critical}")
+    for record in library.records.values():
+        if record.status == "queued":
+            typer.echo(f"queued for review, in no suite: {record.id} {record.version} — {record.title}")

@@ -22,10 +22,13 @@ from regate.daemon.bus.port import Bus, OutRecord
 from regate.daemon.bus.topics import Topics
 from regate.daemon.roles.validate import Pending, pending
 from regate.daemon.shell.clock import Clock, SystemClock
+from regate.daemon.validate.lanes import LaterLanes, lanes_in_force
 from regate.daemon.validate.observation import KIND, Observation
 from regate.daemon.validate.reference import reference_rows
 from regate.daemon.validate.window import Collector
 from regate.daemon.wire.cloudevents import encode_event
+from regate.detectors.columns import ModelKey
+from regate.scenarios.catalog.loading import load_catalog
 from regate.scenarios.contracts import RunRequest, RunResult
 from regate.scenarios.rows import Rows
 from regate.scenarios.runner import Surroundings, failed_result, reason_of, run_suite
@@ -83,12 +86,12 @@ class Worker:
         *,
         clock: Clock | None = None,
         life: str = "",
-        run: Run = run_suite,
+        run: Run | None = None,
         open_target: OpenTarget = open_onnx,
     ) -> None:
         self.life = life or f"{settings.instance}/{uuid.uuid4()}"
         self._bus, self._topics, self._settings, self._store = bus, topics, settings, store
-        self._clock, self._run, self._open_target = clock or SystemClock(), run, open_target
+        self._clock, self._run, self._open_target = clock or SystemClock(), run or self._suite, open_target
         self._log = structlog.get_logger().bind(role="validate", part="worker", instance=settings.instance)
         self._condition = threading.Condition()
         self._jobs: dict[tuple[str, int], Job] = {}
@@ -178,7 +181,13 @@ class Worker:
         if rows is not None:
             store.put(f"rows-{rows.digest().removeprefix('sha256:')}.arrow", rows.to_arrow())
         left = (request.deadline_ms - self._clock.now_ms()) / 1000.0
-        around = Surroundings(self._open_target, self._cancelled(job), now_ms=self._clock.now_ms)
+        key = ModelKey(request.tenant, request.model, request.model_version, request.deployment)
+        around = Surroundings(
+            self._open_target,
+            self._cancelled(job),
+            now_ms=self._clock.now_ms,
+            lanes=LaterLanes(lambda: lanes_in_force(self._bus, self._topics, key)),
+        )
         return self._run(
             request,
             config,
@@ -187,6 +196,23 @@ class Worker:
             budget_seconds=max(0.0, min(config.validation.budget_seconds, left)),
             attempt=job.due.attempt,
             around=around,
+        )
+
+    def _suite(
+        self,
+        request: RunRequest,
+        config: ModelConfig,
+        rows: Rows | None,
+        store: Store,
+        *,
+        budget_seconds: float,
+        attempt: int,
+        around: Surroundings,
+    ) -> RunResult:
+        """Run a suite of the shipped catalog, or of the folders that the settings name beside it."""
+        catalog = load_catalog(self._settings.catalogs)
+        return run_suite(
+            request, config, rows, store, budget_seconds=budget_seconds, attempt=attempt, catalog=catalog, around=around
         )
 
     def _window(self, request: RunRequest, config: ModelConfig) -> Rows | None:
