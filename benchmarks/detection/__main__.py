@@ -74,8 +74,7 @@ def main() -> None:
                     law.name for law in size.laws for one in peers if law.inputs in one.inputs and law.null in one.nulls
                 }
                 size = replace(size, laws=tuple(law for law in size.laws if law.name in laws))
-                found = Bench(size, link, peers, alone=True, found=earlier).run(lambda _: None)
-                write(options.out, found, real, told)
+                Bench(size, link, peers, alone=True, found=earlier).run(lambda now: write(options.out, now, real, told))
                 return
             found = Bench(size, link, peers).run(save)
             if options.streams is not None:

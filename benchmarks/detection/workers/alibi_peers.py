@@ -24,7 +24,7 @@ WINDOWS = [25, 100]
 RATE_WINDOWS = [50, 100]
 REFERENCE = 500  # their kernel matrices are of this size squared
 # Of the runs that are left after a window of 100 steps there must be as many as the expected run time asks for.
-ERT, BOOTSTRAPS = 100, 300
+ERT, BOOTSTRAPS, MORE_BOOTSTRAPS = 100, 300, 1_000
 # State grows with every event watched, so a long stream is watched in pieces.
 PIECE = 4000
 
@@ -37,6 +37,7 @@ def fit(call: str, _level: float | None, reference: np.ndarray) -> Any:
         return MMDDriftOnline(ref, window_size=WINDOW, backend="tensorflow", **common)
     if call == "LSDD":
         return LSDDDriftOnline(ref, window_size=WINDOW, backend="tensorflow", **common)
+    common["n_bootstraps"] = MORE_BOOTSTRAPS
     if call == "CVM":
         return CVMDriftOnline(reference[-2000:], window_sizes=WINDOWS, **common)
     return FETDriftOnline(reference[-2000:].astype(int), window_sizes=RATE_WINDOWS, **common)
