@@ -376,6 +376,7 @@ def test_thirteen_converters(rows: list[dict[str, str]], library: Library) -> No
 
 
 @pytest.mark.shared
+@pytest.mark.slow  # 45 coats of 333 prompts; each coat is seen through above
 @pytest.mark.parametrize("coat", COATS)
 def test_own_converters(coat: str, originals: dict[str, str], library: Library) -> None:
     some = sorted(originals)[::5]
