@@ -309,6 +309,8 @@ class Recurrence:
         """Return the patterns that changed since the last call, and those that gave way, for other shards."""
         names, self.changed = sorted(self.changed), set()
         gone, self.registry.gone = sorted(self.registry.gone), set()
+        for name in gone:
+            self.crowds.pop(name, None)
         return [self.registry.known[name].pattern for name in names if name in self.registry.known], gone
 
     def learn(self, patterns: list[Pattern]) -> None:

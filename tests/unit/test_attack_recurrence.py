@@ -29,6 +29,7 @@ from regate.detectors.attack.fingerprints import MOST_PATTERNS, Registry
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
 from regate.detectors.attack.pattern import MOST_PRINTS, Pattern, from_text, merged, packed, same, unpacked
+from regate.detectors.attack.recurrence import Hits, Recurrence
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.watch import AttackWatch
 from regate.detectors.build import build_profile
@@ -235,6 +236,9 @@ def test_the_registry_is_bounded(reference: AttackReference) -> None:
     registry.learn([a_pattern(number) for number in range(MOST_PATTERNS + 5)])
     assert len(registry.known) == MOST_PATTERNS
     assert (registry.evicted, registry.gone) == (5, {f"p{number}" for number in range(5)})
+    kept = Recurrence(registry, crowds={name: Hits(name, 1.0, 1) for name in ("p0", "p9")})
+    assert kept.told() == ([], [f"p{number}" for number in range(5)])
+    assert set(kept.crowds) == {"p9"}  # what is counted by pattern goes with it
     big = a_pattern(1).with_prints(
         np.zeros((2_000, 16), dtype=np.int8), np.arange(32_000, dtype=np.int64).reshape(2_000, 16).astype(np.uint8)
     )
