@@ -34,7 +34,7 @@ from regate.scenarios.rows import Rows
 # MITRE ATLAS by the lanes that spoke. Queries that follow from the answers to others are a search; those at the
 # boundary, or that turned the answer over, aim at evasion; those like nobody's, each by itself, read the model out.
 ATLAS: dict[str, tuple[str, ...]] = {
-    "AML.T0043.001": ("step", "tree", "line", "changed off", "changed new"),  # black-box optimization
+    "AML.T0043.001": ("step", "tree", "spread", "line", "changed off", "changed new"),  # black-box optimization
     "AML.T0015": ("flip", "margin"),  # evade AI model
     "AML.T0024": ("novelty", "range", "residual", "distance", "dependence"),  # exfiltration via inference API
     "AML.T0024.000": ("training record",),  # infer training data membership

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from regate.detectors.attack.inputs import scrambled
 from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
-from regate.detectors.attack.sketch import distances
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
 RING = 8
@@ -26,10 +26,13 @@ LINE_FLOOR = 3e-4
 CAPACITY = 100_000
 TTL_US = 24 * 3_600_000_000
 # What a slot holds.
-RINGS = ("sketch", "blocks", "off", "label", "who", "root", "size")
+RINGS = ("sketch", "blocks", "off", "label", "who", "root", "size", "turns")
 ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told", "since_us", "since_count")
 _SLOTS_AT_ONCE = 1024
 _ROOTS = 1 << 16
+# Bytes of a word: the lowest bit of each, and what brings these together in the highest byte.
+_LOWEST, _GATHERED = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
+_MOST_COUNTED = 255  # sizes and turns of trees are bytes
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class _Chain:
     who: IntArray
     root: IntArray
     size: IntArray
+    turns: IntArray
     kept: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # rows that are no retries
 
 
@@ -61,9 +65,14 @@ class Steps:
     first: BoolArray  # whether it is the first entry of its client
     kind: IntArray  # FRESH, EDIT, NEAR
     distance: FloatArray  # to its parent, in steps of the sketch; infinite for FRESH
+    last: FloatArray  # to the query before; infinite where there is none
     changed_off: FloatArray  # weight off the lattice within changed blocks
     changed_new: FloatArray  # the same, less what its parent had there
-    tree: IntArray  # size of its tree with it
+    tree: IntArray  # size of its tree with it, at most 255
+    turns: IntArray  # edits of its tree with it that turned: see `_turned`
+    spread: (
+        FloatArray  # of an edit that turned: distance to the remembered one of its tree that lies farthest; else inf
+    )
     flip: BoolArray  # its answer is not its parent's
     line: FloatArray  # how straight on it goes from the last step
     changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16
@@ -93,7 +102,8 @@ class Clients:
     label: ByteArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
     who: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint32))  # half of the client's hash
     root: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
-    size: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
+    size: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
+    turns: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
     client: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     last_us: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     seen: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # queries, retries too
@@ -177,10 +187,8 @@ class Clients:
         keep = np.flatnonzero(behind < RING)
         at, who = kept[keep], chain.slot[owner[keep]]
         position = np.minimum(count, RING)[owner[keep]] - 1 - behind[keep]
-        for name in ("sketch", "blocks", "off", "label", "who"):
+        for name in RINGS:
             getattr(self, name)[who, position] = getattr(chain, name)[at]
-        self.root[who, position] = chain.root[at]
-        self.size[who, position] = np.minimum(chain.size[at], _ROOTS - 1)
         fresh = np.bincount(owner[~chain.carried[kept]], minlength=len(chain.slot))
         self.distinct[chain.slot] += fresh
 
@@ -219,10 +227,10 @@ def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) ->
         joined[new] = given[row[new]]
         joined[old] = stored[own[owner[old]], within[old]]
         made[name] = joined
-    root, size = np.zeros(len(owner), dtype=np.int64), np.zeros(len(owner), dtype=np.int64)
-    root[old] = table.root[own[owner[old]], within[old]]
-    size[old] = table.size[own[owner[old]], within[old]]
-    return _Chain(own, owner, carried, row, start, table.distinct[own], root=root, size=size, **made)
+    for name in ("root", "size", "turns"):
+        made[name] = np.zeros(len(owner), dtype=np.int64)
+        made[name][old] = getattr(table, name)[own[owner[old]], within[old]]
+    return _Chain(own, owner, carried, row, start, table.distinct[own], **made)
 
 
 def _distinct(chain: _Chain) -> IntArray:
@@ -254,59 +262,96 @@ def _distinct(chain: _Chain) -> IntArray:
 
 def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
     owner = chain.owner[kept]
-    place = np.arange(len(kept))
     first = np.searchsorted(owner, np.arange(len(chain.slot)))[owner]
     new = np.flatnonzero(~chain.carried[kept])
     rows = kept[new]
-    changed = np.full((RING, len(new)), WIDTH + 1, dtype=np.int64)
-    apart = np.full((RING, len(new)), np.inf)
-    own, behind = np.zeros(len(new), dtype=np.int64), np.zeros(len(new), dtype=np.int64)
-    for back in range(1, RING + 1):
-        at = place[new] - back
-        there = np.flatnonzero(at >= first[new])
-        other = kept[at[there]]
-        changed[back - 1, there] = (chain.blocks[rows[there]] != chain.blocks[other]).sum(axis=1)
-        apart[back - 1, there] = distances(chain.sketch[rows[there]], chain.sketch[other])
-        asker = chain.who[rows[there]]
-        own[there] += (asker == chain.who[other]) & (asker != 0)
-        behind[there] += 1
+    back = np.arange(1, RING + 1)[:, None]
+    there = new - back >= first[new]
+    at = np.where(there, new - back, new)  # [8, new] places in ``kept``
+    mask = _different(chain.blocks[kept], new, at)
+    changed = np.where(there, np.bitwise_count(mask).astype(np.int64), WIDTH + 1)
+    apart = np.where(there, _apart(chain.sketch[kept], new, at), np.inf)
+    asker = chain.who[kept]
+    own = (there & (asker[new] == asker[at]) & (asker[new] != 0)).sum(axis=0)
     column = np.arange(len(new))
     fewest, nearest = changed.argmin(axis=0), apart.argmin(axis=0)
     edit = changed[fewest, column] <= EDITED_BLOCKS
-    back = np.where(edit, fewest, nearest)
-    distance = apart[back, column]
+    parent_back = np.where(edit, fewest, nearest)
+    distance = np.sqrt(apart[parent_back, column])
     near = ~edit & (distance < tau)
     kind = np.where(edit, EDIT, np.where(near, NEAR, FRESH))
-    parent = np.where(kind == FRESH, new, new - 1 - back)  # a place in ``kept``
-    tree = _trees(chain, kept, new, parent)
-    other = kept[parent]
-    different = chain.blocks[rows] != chain.blocks[other]
     child = kind != FRESH
-    off, before = chain.off[rows].astype(np.float64), chain.off[other].astype(np.float64)
-    changed_off = np.where(child, (off * different).sum(axis=1) / 2.0, 0.0)
-    changed_new = np.where(child, (np.maximum(off - before, 0.0) * different).sum(axis=1) / 2.0, 0.0)
+    parent = np.where(child, at[parent_back, column], new)
+    pointer = _rooted(chain, kept, new, parent)
+    mates = there & (pointer[at] == pointer[new])
+    turned = edit & _turned(mask, mates)
+    tree, turns = _trees(chain, kept, new, pointer, turned)
+    spread = np.sqrt(np.where(mates, apart, 0.0).max(axis=0, initial=0.0))
+    different = np.where(child, mask[parent_back, column], np.uint16(0))
+    off, before = chain.off[rows], chain.off[kept[parent]]
     return Steps(
         row=chain.row[rows],
         slot=chain.slot[owner[new]],
         first=np.r_[True, owner[new][1:] != owner[new][:-1]] if len(new) else np.zeros(0, dtype=np.bool_),
         kind=kind,
         distance=np.where(child, distance, np.inf),
-        changed_off=changed_off,
-        changed_new=changed_new,
+        last=np.sqrt(apart[0]),
+        changed_off=_within(off, different),
+        changed_new=_within(np.maximum(off, before) - before, different),
         tree=tree,
-        flip=child & (chain.label[rows] != chain.label[other]),
+        turns=turns,
+        spread=np.where(turned, spread, np.inf),
+        flip=child & (chain.label[rows] != chain.label[kept[parent]]),
         line=_lines(chain, kept, new, first, changed[0]),
         changed=np.minimum(changed[fewest, column], WIDTH),
         own=own,
         number=_made(chain, owner[new]),
-        behind=behind,
+        behind=there.sum(axis=0),
         chain=chain,
         place=rows,
     )
 
 
-def _trees(chain: _Chain, kept: IntArray, new: IntArray, parent: IntArray) -> IntArray:
-    """Return the size of each new row's tree with it, by pointer jumping; carried trees go on counting."""
+def _different(blocks: ByteArray, new: IntArray, at: IntArray) -> npt.NDArray[np.uint16]:
+    """Return which of 16 blocks differ, as bits, eight blocks (one word) at a time."""
+    found = np.zeros(at.shape, dtype=np.uint16)
+    words = np.ascontiguousarray(blocks).view(np.uint64)
+    for half in (0, 1):
+        word = np.ascontiguousarray(words[:, half])
+        apart = word[at] ^ word[new]
+        for shift in (4, 2, 1):  # a bit set in a byte sets its lowest
+            apart |= apart >> np.uint64(shift)
+        apart &= _LOWEST
+        apart *= _GATHERED  # the eight lowest bits, side by side in the highest byte
+        found |= (apart >> np.uint64(56)).astype(np.uint16) << np.uint16(8 * half)
+    return found
+
+
+def _apart(sketch: SketchArray, new: IntArray, at: IntArray) -> FloatArray:
+    """Return squared distances in steps; whole numbers below 2^24 are exact in single precision."""
+    single = sketch.astype(np.float32)
+    difference = single[at] - single[new]
+    return np.asarray(np.einsum("bnk,bnk->bn", difference, difference).astype(np.float64))
+
+
+def _turned(mask: npt.NDArray[np.uint16], mates: BoolArray) -> BoolArray:
+    """Return which edits differ from the remembered ones of their tree in more blocks than one edit changes.
+
+    Who sweeps a value, however long, changes the same blocks again and again and never turns; who tries one feature
+    after the other does at nearly every query.
+    """
+    together = np.bitwise_or.reduce(np.where(mates, mask, np.uint16(0)), axis=0)
+    return np.asarray(np.bitwise_count(together) > EDITED_BLOCKS)
+
+
+def _within(off: ByteArray, different: npt.NDArray[np.uint16]) -> FloatArray:
+    """Return the weight off the lattice within some blocks."""
+    bits = (different[:, None] >> np.arange(WIDTH, dtype=np.uint16)) & np.uint16(1)
+    return np.asarray(np.einsum("nb,nb->n", off.astype(np.int64), bits.astype(np.int64)) / 2.0)
+
+
+def _rooted(chain: _Chain, kept: IntArray, new: IntArray, parent: IntArray) -> IntArray:
+    """Return for each kept row one that stands for its tree, by pointer jumping."""
     pointer = np.arange(len(kept))
     old = np.flatnonzero(chain.carried[kept])
     if old.size:  # remembered members of one tree stand for it together
@@ -317,23 +362,34 @@ def _trees(chain: _Chain, kept: IntArray, new: IntArray, parent: IntArray) -> In
     while True:
         again = pointer[pointer]
         if np.array_equal(again, pointer):
-            break
+            return pointer
         pointer = again
-    base = np.zeros(len(kept), dtype=np.int64)
-    np.maximum.at(base, pointer[old], chain.size[kept[old]])
+
+
+def _trees(
+    chain: _Chain, kept: IntArray, new: IntArray, pointer: IntArray, turned: BoolArray
+) -> tuple[IntArray, IntArray]:
+    """Return size and turns of each new row's tree with it; carried trees go on counting."""
+    old = np.flatnonzero(chain.carried[kept])
     order = np.argsort(pointer[new], kind="stable")
     group = pointer[new][order]
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(new) else np.zeros(0, dtype=np.int64)
-    rank = np.arange(len(new)) - np.repeat(starts, np.diff(np.r_[starts, len(new)]))
-    size = np.empty(len(new), dtype=np.int64)
-    size[order] = base[group] + rank + 1
+    length = np.diff(np.r_[starts, len(new)])
+    found = []
+    for name, more in (("size", np.ones(len(new), dtype=np.int64)), ("turns", turned.astype(np.int64))):
+        base = np.zeros(len(kept), dtype=np.int64)
+        np.maximum.at(base, pointer[old], getattr(chain, name)[kept[old]])
+        total = np.cumsum(more[order])
+        counted = np.empty(len(new), dtype=np.int64)
+        counted[order] = base[group] + total - np.repeat(total[starts] - more[order][starts], length)
+        found.append(np.minimum(counted, _MOST_COUNTED))
+        getattr(chain, name)[kept[new]] = found[-1]
     # A tree is named by how many distinct queries its client had made when it began.
     number = np.empty(len(kept), dtype=np.int64)
     number[old] = chain.root[kept[old]]
     number[new] = _numbers(chain, kept, new)
     chain.root[kept[new]] = number[pointer[new]]
-    chain.size[kept[new]] = size
-    return size
+    return found[0], found[1]
 
 
 def _numbers(chain: _Chain, kept: IntArray, new: IntArray) -> IntArray:

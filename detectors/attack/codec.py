@@ -10,13 +10,14 @@ from regate.detectors.arrays import Arrays
 from regate.detectors.attack import habits
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR
 from regate.detectors.attack.dependence import BINS, Tree
-from regate.detectors.attack.evidence import LANES, SUM_CAP, SUM_UNIT, UNITS, Tails
+from regate.detectors.attack.evidence import LANES, SUM_UNIT, UNITS, Tails
 from regate.detectors.attack.geometry import Geometry
 from regate.detectors.attack.inputs import Inputs
 from regate.detectors.attack.lattice import OWN_BITS, POOL_BITS, Lattice
 from regate.detectors.attack.reference import AttackReference
+from regate.detectors.attack.resemblance import Resemblance
 from regate.detectors.attack.sketch import Sketch
-from regate.detectors.attack.tails import CAP, Tail
+from regate.detectors.attack.tails import Tail
 from regate.detectors.attack.training import Training
 from regate.detectors.attack.views import KINDS as VIEWS
 from regate.detectors.attack.views import View
@@ -40,6 +41,7 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "clients": reference.clients,
         "rows": reference.rows,
         "tree_rows": three.rows,
+        "resemblance": [reference.resemblance.shared, reference.resemblance.apart],
         "views": [],
     }
     arrays: Arrays = {
@@ -70,7 +72,7 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
     for view in reference.views:
         name, own = view.kind.name, view.tails
         every = [own.lanes[place] for place in tables] + [own.sums[kind] for kind in _KINDS]
-        said = [[tail.start, tail.scale, tail.above, len(tail.values)] for tail in every]
+        said = [[tail.start, tail.scale, tail.above, tail.cap, len(tail.values)] for tail in every]
         meta["views"].append(
             {"name": name, "bar": view.bar, "usual": view.usual, "changes": own.changes, "tails": said}
         )
@@ -125,6 +127,7 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
         ),
         tau=meta["tau"],
         views=tuple(_view(one, arrays) for one in meta["views"]),
+        resemblance=Resemblance(*meta["resemblance"]),
         sampled=(arrays["sampled.sketch"], arrays["sampled.blocks"]),
         trimmed=tuple(meta["trimmed"]),
         clients=meta["clients"],
@@ -138,11 +141,11 @@ def _view(said: dict[str, Any], arrays: Arrays) -> View:
     name, tables = said["name"], [(kind, lane) for kind in _KINDS for lane in LANES[kind]]
     cuts = np.cumsum([size for *_, size in said["tails"]])[:-1]
     made = []
-    for number, (values, (start, scale, above, _)) in enumerate(
+    for number, (values, (start, scale, above, cap, _)) in enumerate(
         zip(np.split(arrays[f"{name}.tails"], cuts), said["tails"], strict=True)
     ):
         lane = number < len(tables)
-        unit, cap = (UNITS[tables[number][1]], CAP) if lane else (SUM_UNIT, SUM_CAP)
+        unit = UNITS[tables[number][1]] if lane else SUM_UNIT
         made.append(Tail(values, start, scale, above, cap, unit))
     tails = Tails(
         dict(zip(tables, made[: len(tables)], strict=True)),

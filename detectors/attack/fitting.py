@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regate.detectors.attack import dependence, geometry, habits, lattice, sketch, tails, training
+from regate.detectors.attack import dependence, geometry, habits, lattice, resemblance, sketch, tails, training
 from regate.detectors.attack.clients import EDIT, FRESH, NEAR, Clients, Steps
 from regate.detectors.attack.evidence import (
     LANES,
@@ -17,16 +17,17 @@ from regate.detectors.attack.evidence import (
     UNITS,
     Tails,
     accumulate,
+    counted,
     evidence,
     lane_values,
     sums,
 )
 from regate.detectors.attack.inputs import Inputs, bits_of, inputs_of, mixed, scrambled
-from regate.detectors.attack.queries import ByteArray, Queries, SketchArray
+from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
 from regate.detectors.attack.reference import AttackReference, labels
 from regate.detectors.attack.tide import usual_of
 from regate.detectors.attack.training import Training
-from regate.detectors.attack.views import KINDS, REGION, Kind, View, owners
+from regate.detectors.attack.views import CLIENT, KINDS, REGION, Kind, View, owners, seen_by
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray, Slice
 
 # False findings a query that the lanes may give, all together.
@@ -39,6 +40,7 @@ LEAST_CLIENTS = 10
 MOST_BEYOND = 6.0
 LEAST_ROWS = 500
 SAMPLED = 4_096
+_SECOND = 2  # a tree is one when it has a second query
 
 
 def fitted(
@@ -121,49 +123,67 @@ def _fresh(bare: Queries, order: IntArray, tau: float) -> IntArray:
     return np.asarray(order[np.r_[own[steps.row[steps.kind == FRESH]], np.flatnonzero(ordered.client == 0)]])
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Reference queries as one view sees them."""
+
+    queries: Queries
+    unlike: FloatArray  # of each query, by `resemblance`
+    owner: HashArray
+
+    def some(self, rows: BoolArray) -> _Asked:
+        return _Asked(self.queries.some(rows), self.unlike[rows], self.owner[rows])
+
+    def seen_as(self, kind: Kind) -> _Asked:
+        own = self.some(seen_by(kind, self.queries))
+        return replace(own, owner=owners(kind, own.queries))
+
+
 def _views(start: AttackReference, queries: Queries, rate: float) -> AttackReference:
     """Fit each view; who stands out by client is kept out of all of them."""
-    known = queries.some(queries.client != 0)
-    everyone = np.unique(known.client)
+    everyone = np.unique(queries.client[queries.client != 0])
+    asked = _Asked(queries, np.ones(queries.n), queries.client)
     if len(everyone) < LEAST_CLIENTS:
-        return replace(start, views=(_view(REGION, start, queries, owners(REGION, queries), rate, 0),))
-    odd = _odd(start, known, len(everyone))
-    usual = queries.some(~np.isin(queries.client, odd))
-    named = usual.some(usual.client != 0)
-    views = []
-    for kind in KINDS:
-        own = named if kind.by_client else usual
-        views.append(_view(kind, start, own, owners(kind, own), rate * kind.share, len(odd)))
+        return replace(start, views=(_view(REGION, start, asked.seen_as(REGION), rate, 0),))
+    known = queries.some(queries.client != 0)
     steps = Clients(capacity=len(everyone)).take(known, start.tau)
+    start = replace(start, resemblance=resemblance.fitted(steps, np.ones(len(steps.row), dtype=np.bool_)))
+    asked.unlike[queries.client != 0] = start.resemblance.unlike(steps, known.n)
+    odd = _odd(start, asked.seen_as(CLIENT), len(everyone))
+    usual = asked.some(~np.isin(queries.client, odd))
+    views = tuple(_view(kind, start, usual.seen_as(kind), rate * kind.share, len(odd)) for kind in KINDS)
     usually = habits.fitted(known, steps, odd, start.inputs.names)
-    return replace(start, views=tuple(views), trimmed=tuple(int(one) for one in odd), habits=usually)
+    return replace(start, views=views, trimmed=tuple(int(one) for one in odd), habits=usually)
 
 
-def _odd(start: AttackReference, queries: Queries, clients: int) -> HashArray:
+def _odd(start: AttackReference, asked: _Asked, clients: int) -> HashArray:
     """Return the clients with the largest sums."""
-    steps, values = _walked(start, queries, queries.client)
+    steps, values = _walked(start, asked)
     all_in = np.ones(len(steps.row), dtype=np.bool_)
-    level = _levels(start, queries, queries.client, _tails(steps, values, all_in))[1]
+    level = _levels(start, asked, _tails(steps, values, all_in))[1]
     first = np.flatnonzero(steps.first)
     peak = np.maximum.reduceat(level, first)
-    client = queries.client[steps.row[first]]
+    client = asked.owner[steps.row[first]]
     order = np.lexsort((client, -peak))
     return np.asarray(client[order[: int(np.ceil(TRIMMED * clients))]])
 
 
-def _view(kind: Kind, start: AttackReference, queries: Queries, owner: HashArray, rate: float, hidden: int) -> View:
-    steps, values = _walked(start, queries, owner)
+def _view(kind: Kind, start: AttackReference, asked: _Asked, rate: float, hidden: int) -> View:
+    steps, values = _walked(start, asked)
     whole = _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_))
-    bar = _bar(start, queries, owner, steps, values, whole, rate, hidden)
+    bar = _bar(start, asked, steps, values, whole, rate, hidden)
     logs = evidence(whole, steps, sums(whole, steps, values))
-    return View(kind, whole, round(bar * UNIT), usual_of(owner[steps.row], logs, np.argsort(steps.row)))
+    return View(kind, whole, round(bar * UNIT), usual_of(asked.owner[steps.row], logs, np.argsort(steps.row)))
 
 
-def _walked(start: AttackReference, queries: Queries, owner: HashArray) -> tuple[Steps, dict[str, FloatArray]]:
+def _walked(start: AttackReference, asked: _Asked) -> tuple[Steps, dict[str, FloatArray]]:
     """Return the entries of all reference queries with their lanes."""
-    table = Clients(capacity=max(len(np.unique(owner)), 1))
-    steps = table.take(queries, start.tau, owner)
-    return steps, lane_values(steps, queries.lanes, start.sketch.step)
+    steps = _table(asked).take(asked.queries, start.tau, asked.owner)
+    return steps, lane_values(steps, asked.queries.lanes, start.sketch.step, asked.unlike)
+
+
+def _table(asked: _Asked) -> Clients:
+    return Clients(capacity=max(len(np.unique(asked.owner)), 1))
 
 
 def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tails:
@@ -172,35 +192,40 @@ def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tail
         at = (steps.kind == kind) & keep
         for name in names:
             own = values[name][at]
+            own = own[np.isfinite(own)]
             # A lane that never varies in the reference (no scores, no labels) says nothing.
             constant = own.size and float(own.min()) == float(own.max()) and name in {"margin", "flip"}
-            made[kind, name] = tails.none(UNITS[name]) if constant else tails.fitted(own, UNITS[name])
+            cap = tails.CAP
+            if name == "tree":  # one sample a tree, not one a query: no more is known of it than of so many
+                cap = min(cap, float(np.log1p((steps.tree[at] == _SECOND).sum())))
+            made[kind, name] = tails.none(UNITS[name]) if constant else tails.fitted(own, UNITS[name], cap)
     share = np.array([float(((steps.kind == kind) & keep).sum() + 1) for kind in (FRESH, EDIT, NEAR)])
     seldom = -np.log(share / (float(keep.sum()) + 3.0))
-    largest = [int(steps.tree[keep & (steps.kind == kind)].max(initial=1)) for kind in (FRESH, EDIT, NEAR)]
+    trees = counted(steps)
+    largest = [int(trees[keep & (steps.kind == kind)].max(initial=1)) for kind in (FRESH, EDIT, NEAR)]
     # The first query of an owner shares with none.
-    shared = steps.changed[keep & (steps.kind == FRESH) & ~steps.first]
-    changes = max(float(np.median(shared)), 1.0) if shared.size else 16.0
+    others = steps.changed[keep & (steps.kind == FRESH) & ~steps.first]
+    changes = max(float(np.median(others)), 1.0) if others.size else float(WIDTH)
     partial = Tails(made, {}, seldom, np.array(largest, dtype=np.int64), changes)
-    total = sums(partial, steps, values)
+    total, _ = sums(partial, steps, values)
     own_sums = {
         kind: tails.fitted(total[(steps.kind == kind) & keep], SUM_UNIT, SUM_CAP) for kind in (FRESH, EDIT, NEAR)
     }
     return replace(partial, sums=own_sums)
 
 
-def _levels(start: AttackReference, queries: Queries, owner: HashArray, known: Tails) -> tuple[Steps, IntArray]:
+def _levels(start: AttackReference, asked: _Asked, known: Tails) -> tuple[Steps, IntArray]:
     """Return the entries of all queries and each owner's CUSUM at each; nothing depends on slices, so there is one."""
-    table = Clients(capacity=max(len(np.unique(owner)), 1))
-    steps = table.take(queries, start.tau, owner)
-    logs = evidence(known, steps, sums(known, steps, lane_values(steps, queries.lanes, start.sketch.step)))
-    return steps, accumulate(table, steps, logs, 1 << 60, queries.time_us[steps.row]).level
+    table = _table(asked)
+    steps = table.take(asked.queries, start.tau, asked.owner)
+    values = lane_values(steps, asked.queries.lanes, start.sketch.step, asked.unlike)
+    logs = evidence(known, steps, sums(known, steps, values))
+    return steps, accumulate(table, steps, logs, 1 << 60, asked.queries.time_us[steps.row]).level
 
 
 def _bar(
     start: AttackReference,
-    queries: Queries,
-    owner: HashArray,
+    asked: _Asked,
     steps: Steps,
     values: dict[str, FloatArray],
     whole: Tails,
@@ -213,7 +238,7 @@ def _bar(
     """
     least = float(np.log(1.0 / rate))
     # Two-fold by owner: nobody is judged by what he himself has taught.
-    side_of = (owner >> np.uint64(7)) & np.uint64(1)
+    side_of = (asked.owner >> np.uint64(7)) & np.uint64(1)
     fold = side_of[steps.row]
     maxima: list[float] = []
     for side in (0, 1):
@@ -224,7 +249,7 @@ def _bar(
         other = replace(other, largest_tree=whole.largest_tree)
         mine = side_of == side
         if bool(mine.any()):
-            maxima += [value / UNIT for value in _excursions(start, queries.some(mine), owner[mine], other)]
+            maxima += [value / UNIT for value in _excursions(start, asked.some(mine), other)]
     if not maxima:
         return least
     ordered = np.sort(np.array(maxima))
@@ -234,15 +259,14 @@ def _bar(
     base = float(ordered[-k - 1])
     # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
     exceeded = float((ordered[-k:] - base).sum()) + hidden * float(ordered[-1] - base)
-    scale = max(exceeded / k, 0.1) * (
-        1.0 + float(np.sqrt(1.0 / k))
-    )  # one standard error above: a bar too low is told to people
-    by_tail = base + scale * float(np.log(max((k + hidden) / (queries.n * rate), 1.0)))
+    # One standard error above: a bar too low is told to people.
+    scale = max(exceeded / k, 0.1) * (1.0 + float(np.sqrt(1.0 / k)))
+    by_tail = base + scale * float(np.log(max((k + hidden) / (asked.queries.n * rate), 1.0)))
     return max(least, min(by_tail, least + MOST_BEYOND))
 
 
-def _excursions(start: AttackReference, queries: Queries, owner: HashArray, known: Tails) -> list[int]:
+def _excursions(start: AttackReference, asked: _Asked, known: Tails) -> list[int]:
     """Return the height of every excursion of every owner, from one return to 0 to the next."""
-    steps, level = _levels(start, queries, owner, known)
+    steps, level = _levels(start, asked, known)
     peak = np.maximum.reduceat(level, np.flatnonzero(steps.first | (level <= 0)))
     return [int(value) for value in peak if value > 0]

@@ -14,7 +14,7 @@ from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
 from regate.detectors.attack.tide import Tide
 from regate.detectors.attack.views import CLIENT, View, owners, seen_by
-from regate.detectors.columns import HashArray, IntArray
+from regate.detectors.columns import FloatArray, HashArray, IntArray
 
 _TOLD_LANES = 3
 # A region's finding is a client's when he asked at least so many of its last eight queries.
@@ -62,25 +62,28 @@ class Seen:
         queries: Queries,
         rows: IntArray,
         owner: HashArray,
+        unlike: FloatArray,
         beside: Beside,
         pieces: list[Piece],
     ) -> list[Alarm]:
         """Take some queries; return alarms.
 
         :param rows: of the queries, where they are among all that were given.
+        :param unlike: of all that were given, by `resemblance`; the view by client, the first, writes it.
         """
         known, table = self.view, self.table
         steps = table.take(queries, reference.tau, owner)
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
             pieces.append(Piece(queries, rows, steps))
-        values = lane_values(steps, queries.lanes, reference.sketch.step)
+            unlike[rows] = reference.resemblance.unlike(steps, queries.n)
+        values = lane_values(steps, queries.lanes, reference.sketch.step, unlike[rows])
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
         order = np.argsort(steps.row)
         logs = self.tide.less(owner[steps.row], logs, order, known.usual)
         if reference.training is not None and known.kind.by_client:
             logs = logs + np.rint(reference.training.evidence(queries.member[steps.row]) * UNIT).astype(np.int64)
-        told = accumulate(table, steps, logs, known.bar, queries.time_us[steps.row])
+        told = accumulate(table, steps, logs, known.bar, queries.time_us[steps.row], known.kind.most)
         found = []
         for at in np.flatnonzero(told.alarm).tolist():
             row = int(steps.row[at])
@@ -163,6 +166,7 @@ class Memory:
         self.pieces = []
         self.nameless += int((queries.client == 0).sum())
         found: list[tuple[int, int, Alarm]] = []
+        unlike = np.ones(queries.n)
         for number, seen in enumerate(self.views):
             rows = np.flatnonzero(seen_by(seen.view.kind, queries))
             owner = owners(seen.view.kind, queries)
@@ -170,6 +174,7 @@ class Memory:
             most = max(seen.table.capacity // 2, 1) if seen.view.kind.by_client else max(len(rows), 1)
             for start in range(0, len(rows), most):
                 piece = rows[start : start + most]
-                alarms = seen.take(self.reference, queries.some(piece), piece, owner[piece], self.beside, self.pieces)
+                own, whose = queries.some(piece), owner[piece]
+                alarms = seen.take(self.reference, own, piece, whose, unlike, self.beside, self.pieces)
                 found += [(alarm.row, number, alarm) for alarm in alarms]
         return [alarm for *_, alarm in sorted(found, key=lambda one: one[:2])]

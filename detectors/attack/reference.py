@@ -15,6 +15,7 @@ from regate.detectors.attack.fingerprints import Sample
 from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.inputs import Inputs, bits_of, mixed
 from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
+from regate.detectors.attack.resemblance import Resemblance
 from regate.detectors.attack.training import Training
 from regate.detectors.attack.views import View
 from regate.detectors.classes import class_hash
@@ -37,6 +38,7 @@ class AttackReference:
     tree: dependence.Tree
     tau: float
     views: tuple[View, ...] = ()
+    resemblance: Resemblance = field(default_factory=Resemblance)
     sampled: tuple[SketchArray, ByteArray] = field(default_factory=_none_sampled)  # some queries: sketches, hashes
     trimmed: tuple[int, ...] = ()  # client hashes for review
     clients: int = 0

@@ -32,12 +32,14 @@ class Kind:
     by_client: bool
     share: float  # of the false findings that are allowed
     capacity: int  # owners remembered
+    most: float = 2.0  # share of the bar that one query can say
 
 
 CLIENT = Kind("client", 0, by_client=True, share=0.75, capacity=CAPACITY)
 OCTANT = Kind("octant", 3, by_client=True, share=0.2, capacity=24_000)
-# Normal clients meet in a region by chance, in ways that a reference shows only some of: it must be surer.
-REGION = Kind("region", 8, by_client=False, share=0.05, capacity=1_024)
+# Normal clients meet in a region by chance, in ways that a reference shows only some of: it must be surer, and two odd
+# rows, whoever sent them, are no attack.
+REGION = Kind("region", 8, by_client=False, share=0.05, capacity=1_024, most=0.5)
 KINDS = (CLIENT, OCTANT, REGION)
 
 

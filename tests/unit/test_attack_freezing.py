@@ -77,7 +77,7 @@ def test_neither_the_first_nor_the_last_query_can_be_left_out(reference: AttackR
         assert (alone.row, alone.lanes) == (run.stop - run.start - 1, run.alarm.lanes)
         assert first_alarm(reference, queries.some(slice(run.start + 1, run.stop))) is None
         assert first_alarm(reference, queries.some(slice(run.start, run.stop - 1))) is None
-    assert found >= (1 if kind == "mix" else 3)  # who mixes real values may stay unseen
+    assert found >= {"mix": 0, "boundary walk": 2}.get(kind, 3)  # who mixes real values, or walks, may stay unseen
 
 
 def test_what_a_client_asked_before_his_attack_is_left_out(reference: AttackReference) -> None:
