@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regate.detectors.attack.queries import ByteArray
 from regate.detectors.columns import FloatArray, IntArray
 
 BINS = 12
@@ -34,24 +35,30 @@ class Tree:
         if not len(self.left):
             return np.zeros(len(x))
         bins = self.binned(x)
-        a, b = bins[:, self.left], bins[:, self.right]
-        edge = np.arange(len(self.left))
-        found = self.ratio[edge, a, b].sum(axis=1)
+        edge, width = np.arange(len(self.left)), BINS + 1
+        pair = bins.T[self.left] * np.uint8(width)  # a pair of bins is below 13^2: it fits a byte
+        pair += bins.T[self.right]
+        place = pair.astype(np.int64)
+        place += (edge * width**2)[:, None]
+        # No place is out of bounds: "clip" only means that numpy does not look.
+        found = self.ratio.reshape(-1).take(place, mode="clip").sum(axis=0)
         if counted is not None and bool(counted.any()):
             rows = np.flatnonzero(counted)
-            pair = self.count[edge, a[rows], b[rows]] - 1
-            one, other = self.marginal[self.left, a[rows]] - 1, self.marginal[self.right, b[rows]] - 1
-            found[rows] = _log_ratio(pair, one, other, self.rows - 1).sum(axis=1)
+            a, b = bins[rows[:, None], self.left], bins[rows[:, None], self.right]
+            one, other = self.marginal[self.left, a] - 1, self.marginal[self.right, b] - 1
+            found[rows] = _log_ratio(self.count[edge, a, b] - 1, one, other, self.rows - 1).sum(axis=1)
         return np.asarray(found)
 
-    def binned(self, x: FloatArray) -> IntArray:
-        """Return ``int64[n, k]``: the bin of each value, `BINS` where it is missing."""
-        found = np.empty((len(x), len(self.features)), dtype=np.int64)
-        for place, feature in enumerate(self.features):
-            values = x[:, feature]
-            found[:, place] = np.searchsorted(self.bounds[place], values, side="right")
-            found[np.isnan(values), place] = BINS
-        return found
+    def binned(self, x: FloatArray) -> ByteArray:
+        """Return ``uint8[n, k]``: the bin of each value, `BINS` where it is missing."""
+        values = x.T[self.features]
+        found: ByteArray = np.zeros(values.shape, dtype=np.uint8)
+        over = np.empty(values.shape, dtype=np.bool_)
+        # Compared with each bound in turn: a search branches on every value, and costs five times as much.
+        for bound in self.bounds.T:
+            found += np.greater_equal(values, bound[:, None], out=over).view(np.uint8)
+        np.copyto(found, BINS, where=np.isnan(values))
+        return found.T
 
 
 def _log_ratio(pair: IntArray, left: IntArray, right: IntArray, rows: int) -> FloatArray:
@@ -95,7 +102,7 @@ def fitted(x: FloatArray) -> Tree:
     return Tree(usable, bounds, left, right, ratio, count, marginal, n)
 
 
-def _pairs(bins: IntArray) -> IntArray:
+def _pairs(bins: ByteArray) -> IntArray:
     """Return ``int64[k, BINS + 1, k, BINS + 1]``: how often each pair of bins came together."""
     n, k = bins.shape
     width = BINS + 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regate.detectors.attack.inputs import scaled, within
 from regate.detectors.columns import FloatArray
 
 KEPT_VARIANCE = 0.9
@@ -25,12 +26,27 @@ class Geometry:
 
     def score(self, x: FloatArray) -> FloatArray:
         """Return ``float64[n, 3]``: excess over the range (in scales), residual norm, Mahalanobis distance."""
-        z = np.nan_to_num((x - self.centre) / self.scale, nan=0.0, posinf=1e6, neginf=-1e6)
-        beyond = np.maximum(z - self.high, 0.0) + np.maximum(self.low - z, 0.0)
+        z = scaled(x, self.centre, self.scale)
+        if not within(z, np.finfo(np.float64).max):  # the scale of a feature may be next to nothing
+            np.nan_to_num(z, copy=False, posinf=1e6, neginf=-1e6)
+        beyond = self._beyond(z)
+        whole = np.square(z).sum(axis=1)
         along = z @ self.axes
-        left = np.maximum((z * z).sum(axis=1) - (along * along).sum(axis=1), 0.0)
+        left = np.maximum(whole - np.square(along).sum(axis=1), 0.0)
         far = np.square(along / self.deviation).sum(axis=1)
-        return np.stack([beyond.sum(axis=1), np.sqrt(left), np.sqrt(far)], axis=1)
+        return np.stack([beyond, np.sqrt(left), np.sqrt(far)], axis=1)
+
+    def _beyond(self, z: FloatArray) -> FloatArray:
+        """Return how far each row is beyond the range, all features together."""
+        out = z > self.high
+        out |= z < self.low
+        # Few values are: to pick them is half of what arithmetic with all of them costs.
+        n = max(len(z), 1)
+        at = np.flatnonzero(out.T)
+        feature, row = at // n, at % n
+        value = z.T.reshape(-1).take(at)
+        excess = np.maximum(value - self.high[feature], self.low[feature] - value)
+        return np.asarray(np.bincount(row, excess, minlength=len(z)), dtype=np.float64)
 
 
 def fitted(x: FloatArray, centre: FloatArray, scale: FloatArray) -> Geometry:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from regate.detectors.columns import Categorical, Column, FloatArray, IntArray, Numeric, Slice
+from regate.detectors.columns import Categorical, Column, FloatArray, Numeric, Slice
+
+PatternArray = npt.NDArray[np.uint32]
 
 # float32 patterns are compared without their last bits: what a client sends as text is read back a little off.
 _ROUND, _SHIFT = 32, 6
@@ -25,16 +28,22 @@ class Inputs:
 
     def matrix(self, rows: Slice) -> FloatArray:
         """Return ``float64[n, features]``; missing is NaN, an unknown category one more than the last known."""
-        out = np.full((rows.n, len(self.names)), np.nan)
-        for at, (name, known) in enumerate(zip(self.names, self.categories, strict=True)):
+        return np.ascontiguousarray(stacked(self.columns(rows)))
+
+    def columns(self, rows: Slice) -> list[FloatArray]:
+        """Return the columns of `matrix`, their values not yet limited."""
+        found: list[FloatArray] = []
+        for name, known in zip(self.names, self.categories, strict=True):
             column = rows.features.get(name)
             if isinstance(column, Numeric) and not known:
-                out[:, at] = np.clip(column.values, -LARGEST, LARGEST)
+                found.append(column.values)
             elif isinstance(column, Categorical):
                 place = {category: float(number) for number, category in enumerate(known)}
                 codes = np.array([place.get(text, float(len(known))) for text in column.categories] + [np.nan])
-                out[:, at] = codes[column.codes]
-        return out
+                found.append(codes[column.codes])
+            else:
+                found.append(np.full(rows.n, np.nan))
+        return found
 
 
 def inputs_of(features: Mapping[str, Column], watched: tuple[str, ...]) -> Inputs:
@@ -59,21 +68,62 @@ def _absent(column: Column) -> bool:
     return bool(missing.all())
 
 
-def bits_of(x: FloatArray) -> IntArray:
+def stacked(columns: list[FloatArray], part: slice = slice(None)) -> FloatArray:
+    """Return some rows of `Inputs.matrix`, column by column in memory.
+
+    Sums over features, and arithmetic with one number a feature, run along columns several times as fast as along
+    rows of a few dozen. Everything made of inputs gives equal results in either order.
+    """
+    # One call for all of them: a small slice of many features would spend its time between calls.
+    x = np.concatenate([column[part] for column in columns], dtype=np.float64).reshape(len(columns), -1).T
+    if not within(x, LARGEST):
+        np.clip(x, -LARGEST, LARGEST, out=x)
+    return x
+
+
+def within(x: FloatArray, largest: float) -> bool:
+    """Tell whether all values are known and no larger: to ask costs a small part of `np.clip` or `np.nan_to_num`."""
+    return not x.size or bool(x.max() <= largest and x.min() >= -largest)
+
+
+def scaled(x: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """Return ``(x - centre) / scale``, 0 where a value is missing."""
+    z: FloatArray = x - centre
+    z /= scale
+    if not bool(np.isfinite(z.max(initial=0.0))):  # NaN is the maximum wherever there is one
+        np.copyto(z, 0.0, where=np.isnan(z))
+    return z
+
+
+def bits_of(x: FloatArray) -> PatternArray:
     """Return the patterns of values, without the bits that printing and reading lose; every NaN is the same."""
-    single = np.where(np.isnan(x), np.float32("nan"), x.astype(np.float32)) + np.float32(0)  # -0 is 0
-    pattern = single.astype(np.float32).view(np.uint32).astype(np.int64)
-    return (pattern + _ROUND) >> _SHIFT
+    single = x.astype(np.float32)
+    single += np.float32(0)  # -0 is 0
+    missing = np.isnan(single)
+    if bool(missing.any()):
+        np.copyto(single, np.float32("nan"), where=missing)
+    pattern = single.view(np.uint32)  # at most that of -inf: the sum does not wrap round
+    pattern += np.uint32(_ROUND)
+    pattern >>= np.uint32(_SHIFT)
+    return pattern
 
 
-def mixed(bits: IntArray) -> np.ndarray:
+def mixed(bits: PatternArray) -> np.ndarray:
     """Return 64-bit hashes of patterns, each with its feature's number (``uint64[n, features]``)."""
     feature = (np.arange(bits.shape[1], dtype=np.uint64) + np.uint64(1)) * _MIX
-    return scrambled(bits.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93) ^ feature)
+    word = bits.astype(np.uint64)
+    word *= np.uint64(0xD6E8FEB86659FD93)
+    word ^= feature
+    return scrambled(word)
 
 
 def scrambled(x: np.ndarray) -> np.ndarray:
     """Return a 64-bit finaliser (Stafford, variant 13) of each number."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
+    # Written into one array: each one more is one more to bring into the cache.
+    word = x >> np.uint64(30)
+    word ^= x
+    word *= np.uint64(0xBF58476D1CE4E5B9)
+    word ^= word >> np.uint64(27)
+    word *= np.uint64(0x94D049BB133111EB)
+    word ^= word >> np.uint64(31)
+    return np.asarray(word)

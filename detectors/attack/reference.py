@@ -13,18 +13,48 @@ from regate.detectors.attack import dependence, geometry, lattice, sketch
 from regate.detectors.attack.evidence import OWN_LANES
 from regate.detectors.attack.fingerprints import Sample
 from regate.detectors.attack.habits import Habits
-from regate.detectors.attack.inputs import Inputs, bits_of, mixed
-from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
+from regate.detectors.attack.inputs import Inputs, bits_of, mixed, stacked
+from regate.detectors.attack.queries import WIDTH, ByteArray, LaneArray, Queries, SketchArray
 from regate.detectors.attack.resemblance import Resemblance
-from regate.detectors.attack.training import Training
+from regate.detectors.attack.training import Training, total
 from regate.detectors.attack.views import View
 from regate.detectors.classes import class_hash
 from regate.detectors.columns import BoolArray, Categorical, FloatArray, HashArray, IntArray, Numeric, Slice
 from regate.detectors.probabilities import chosen, class_matrix
 
+# Rows are taken in pieces of so many values, for a dozen arrays of them are made and read again: those of a whole slice
+# would leave the caches each time. Pieces of fewer rows would lose more to the calls of numpy, a hundred a piece.
+PIECE_VALUES, LEAST_PIECE = 1 << 15, 256
+
 
 def _none_sampled() -> tuple[SketchArray, ByteArray]:
     return np.zeros((0, WIDTH), dtype=np.int8), np.zeros((0, WIDTH), dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What inputs alone say of queries, and the hash by which training rows are known."""
+
+    sketch: SketchArray
+    blocks: ByteArray
+    off: ByteArray
+    lanes: LaneArray
+    total: HashArray
+
+    @classmethod
+    def empty(cls, n: int) -> Own:
+        """Return room for some queries."""
+        return cls(
+            np.empty((n, WIDTH), dtype=np.int8),
+            np.empty((n, WIDTH), dtype=np.uint8),
+            np.empty((n, WIDTH), dtype=np.uint8),
+            np.empty((n, len(OWN_LANES)), dtype=np.float32),
+            np.zeros(n, dtype=np.uint64),
+        )
+
+    def cut(self, part: slice) -> Own:
+        """Return the room of some of them, as views."""
+        return Own(self.sketch[part], self.blocks[part], self.off[part], self.lanes[part], self.total[part])
 
 
 @dataclass(frozen=True)
@@ -68,29 +98,39 @@ class AttackReference:
 
         :param counted: rows that are in the counts of the reference themselves.
         """
-        x = self.inputs.matrix(rows)
-        bits = bits_of(x)
-        hashed = mixed(bits)
-        weights = self.lattice.weights(hashed, bits, counted)
-        place = self.geometry.score(x)
-        lanes = np.empty((rows.n, len(OWN_LANES)), dtype=np.float32)
-        lanes[:, 0] = weights.sum(axis=1)
-        lanes[:, 1:4] = place
-        lanes[:, 4] = self.tree.score(x, counted)
-        lanes[:, 5] = margins(rows)
+        columns, own = self.inputs.columns(rows), Own.empty(rows.n)
+        size = max(PIECE_VALUES // len(self.inputs.names), LEAST_PIECE)
+        for start in range(0, rows.n, size):
+            part = slice(start, start + size)
+            self._seen(stacked(columns, part), None if counted is None else counted[part], own.cut(part))
+        own.lanes[:, 5] = margins(rows)
         none = np.zeros(rows.n, dtype=np.uint64)
         return Queries(
             event_id=rows.event_id,
             time_us=rows.event_time_us,
             client=none if rows.client is None else rows.client,
             label=labels(rows),
-            sketch=self.sketch.of(x),
-            blocks=sketch.block_hashes(hashed),
-            off=lattice.by_block(weights),
-            lanes=lanes,
-            member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.holds(hashed),
+            sketch=own.sketch,
+            blocks=own.blocks,
+            off=own.off,
+            lanes=own.lanes,
+            member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.has(own.total),
             latency_us=latencies(rows),
         )
+
+    def _seen(self, x: FloatArray, counted: BoolArray | None, own: Own) -> None:
+        """Write what inputs alone say of a few rows."""
+        bits = bits_of(x)
+        hashed = mixed(bits)
+        off = self.lattice.off(hashed, bits, counted).by_block(len(x))
+        own.sketch[:] = self.sketch.of(x)
+        own.blocks[:] = sketch.block_hashes(hashed)
+        own.off[:] = lattice.halves(off)
+        own.lanes[:, 0] = off.sum(axis=1)
+        own.lanes[:, 1:4] = self.geometry.score(x)
+        own.lanes[:, 4] = self.tree.score(x, counted)
+        if self.training is not None:
+            own.total[:] = total(hashed)
 
 
 def margins(rows: Slice) -> FloatArray:
@@ -101,6 +141,8 @@ def margins(rows: Slice) -> FloatArray:
     p = np.clip(np.nan_to_num(found[1], nan=0.0), 0.0, 1.0)
     if len(p) == 1:
         gap = np.abs(2.0 * p[0] - 1.0)
+    elif len(p) == 2:
+        gap = np.abs(p[1] - p[0])  # what follows, without sorting
     else:
         top = np.partition(p, len(p) - 2, axis=0)
         gap = top[-1] - top[-2]

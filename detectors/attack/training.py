@@ -35,8 +35,12 @@ class Training:
 
     def holds(self, hashed: np.ndarray) -> BoolArray:
         """Return which rows are in the filter, by the hashes of their values (``uint64[n, features]``)."""
-        found = np.ones(len(hashed), dtype=np.bool_)
-        for place in _places(hashed, self.salt, len(self.bits) * 8):
+        return self.has(total(hashed))
+
+    def has(self, word: HashArray) -> BoolArray:
+        """Return which rows are in the filter, by the `total` of each."""
+        found = np.ones(len(word), dtype=np.bool_)
+        for place in _places(word, self.salt, len(self.bits) * 8):
             found &= (self.bits[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
         return found
 
@@ -49,8 +53,7 @@ class Training:
 
 def made(hashed: np.ndarray, salt: int) -> Training:
     """Return the filter of training rows."""
-    _, first = np.unique(_row(hashed, salt), return_index=True)
-    distinct = hashed[first]
+    distinct = np.unique(total(hashed))
     size = max(64, -(-BITS_A_ROW * len(distinct) // 8))
     bits: ByteArray = np.zeros(size, dtype=np.uint8)
     for place in _places(distinct, salt, size * 8):
@@ -67,12 +70,13 @@ def usual_share(member: BoolArray, client: HashArray) -> float:
     return float(np.clip(max(most, (float(member.sum()) + 0.5) / (len(member) + 1.0)), LEAST_SHARE, MEMBER_SHARE))
 
 
-def _row(hashed: np.ndarray, salt: int) -> np.ndarray:
-    return scrambled(hashed.sum(axis=1, dtype=np.uint64) ^ np.uint64(salt))
+def total(hashed: np.ndarray) -> HashArray:
+    """Return one number a row, of the hashes of its values."""
+    return np.asarray(hashed.sum(axis=1, dtype=np.uint64))
 
 
-def _places(hashed: np.ndarray, salt: int, size: int) -> list[np.ndarray]:
+def _places(word: HashArray, salt: int, size: int) -> list[np.ndarray]:
     """Return the bits of each row, by double hashing (Kirsch and Mitzenmacher 2006)."""
-    one = _row(hashed, salt)
+    one = scrambled(word ^ np.uint64(salt))
     two = scrambled(one + np.uint64(salt)) | np.uint64(1)
     return [((one + np.uint64(k) * two) % np.uint64(size)).astype(np.int64) for k in range(HASHES)]
