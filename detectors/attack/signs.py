@@ -57,13 +57,9 @@ class Signs:
         subject = sign.subject or name(sign.client)
         self.opened += 1
         identity = content_id("attack", str(key), sign.place, sign.time_us)
-        finding = Finding(
-            id=identity,
-            incident=identity,
-            tenant=key.tenant,
-            model=key.model,
-            model_version=key.version,
-            deployment=key.deployment,
+        finding = Finding.first(
+            key,
+            identity,
             family="attack",
             kind="attack",
             detector=f"attack/{sign.lane}",
@@ -75,7 +71,6 @@ class Signs:
             unit=sign.unit,
             onset_us=sign.since_us,
             detected_us=sign.time_us,
-            cell=sign.time_us // 1_000_000,
             events=events,
             profile_digest=profile_digest,
             message=sign.said.replace("{subject}", subject),

@@ -207,25 +207,15 @@ class AttackWatch:
         return [finding]
 
     def _finding(self, kind: Literal["attack", "recurrence"], identity: str, subject: str, detected: int) -> Finding:
-        return Finding(
-            id=identity,
-            incident=identity,
-            tenant=self.key.tenant,
-            model=self.key.model,
-            model_version=self.key.version,
-            deployment=self.key.deployment,
+        return Finding.first(
+            self.key,
+            identity,
             family="attack",
             kind=kind,
             detector="attack" if kind == "attack" else "attack/recurrence",
             subject=subject,
             severity=SEVERITY,
-            evidence="0",
-            threshold="0",
-            effect="0",
-            unit="",
-            onset_us=detected,
             detected_us=detected,
-            cell=detected // 1_000_000,
             events=self.memory.queries,
             profile_digest=self.profile_digest,
             message="",
