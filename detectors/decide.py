@@ -149,7 +149,7 @@ def _place_attack(model: Model, profile: Profile) -> None:
         before = model.attack
         model.attack = AttackWatch(profile.key, profile.digest, Memory(profile.attack))
         if before is not None:
-            model.attack.open, model.attack.opened = before.open, before.opened
+            model.attack.incidents.carry(before.incidents)
             model.attack.recurrence.learn([one.pattern for one in before.recurrence.registry.known.values()])
             model.attack.memory.beside.signs = before.memory.beside.signs
 

@@ -70,11 +70,13 @@ class Beside:
         signs, self.waiting = self.waiting, []
         if not signs and not self.signs.open:
             return []
+        if not self.timed:
+            now_us = 0  # numbers of rows stand for times: no time passes
         return self.signs.take(signs, now_us, key, profile_digest, name, events)
 
     def chunks(self) -> Iterator[Chunk]:
         """Return the state as chunks. Signs are told before a snapshot is made: none wait."""
-        yield f"{PREFIX}signs", self.signs.state(), {}
+        yield from self.signs.chunks(f"{PREFIX}signs")
         yield f"{PREFIX}crowd", *self.crowd.state()
         yield f"{PREFIX}probes", {}, self.probes.state()
         yield f"{PREFIX}triggers", *self.triggers.state()
@@ -85,8 +87,7 @@ class Beside:
 
     def restore(self, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
         """Take back what `chunks` gave; what is missing begins anew."""
-        if f"{PREFIX}signs" in own:
-            self.signs.restore(own[f"{PREFIX}signs"][0])
+        self.signs.restore(f"{PREFIX}signs", own)
         if f"{PREFIX}probes" in own:
             self.probes.restore(own[f"{PREFIX}probes"][1])
         for name, restore in (
