@@ -62,8 +62,7 @@ class DecideCore:
 
     def step(self, state: State, given: StepInput) -> list[Output]:
         """Take control, then frames; close what the watermarks allow; then the tick."""
-        if given.control:
-            self._configure(state, state.standing.take(given.control))
+        ended = self._configure(state, state.standing.take(given.control)) if given.control else []
         state.core.notices.waiting.extend(self._missed(state, gap) for gap in given.gaps)
         out: list[Output] = []
         for record in given.control:
@@ -72,7 +71,7 @@ class DecideCore:
         for batch in given.batches:
             for record in batch.records:
                 out.extend(self._take(state, record))
-        findings = state.core.close()
+        findings = [*ended, *state.core.close()]
         if given.tick is not None:
             configs = {key: config for key in state.core.models if (config := state.standing.config(key))}
             findings.extend(state.core.tick(given.tick.now_ms, configs))
@@ -108,8 +107,9 @@ class DecideCore:
             state.refused = meta["refused"]
         return state
 
-    def _configure(self, state: State, changed: set[str]) -> None:
+    def _configure(self, state: State, changed: set[str]) -> list[Finding]:
         """Put profiles and settings in force; a profile taken back sends its model back to learning."""
+        ended: list[Finding] = []
         profiles = state.standing.view.profiles
         for name in sorted(changed):
             kind, _, owner = name.partition("/")
@@ -126,11 +126,12 @@ class DecideCore:
             profile = profiles.get(owner)
             if profile is not None:
                 if partition_of(profile.key.placement, self._partitions) == state.number:
-                    state.core.configure(profile.key, profile, state.standing.config(profile.key))
+                    ended += state.core.configure(profile.key, profile, state.standing.config(profile.key))
                     self._patterns(state, profile.key)
                 continue
             for key in [key for key in state.core.models if str(key) == owner]:
-                state.core.configure(key, None, None)
+                ended += state.core.configure(key, None, None)
+        return ended
 
     def _pattern(self, state: State, name: str) -> None:
         """Learn or forget a pattern in all versions of its model."""

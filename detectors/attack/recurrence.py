@@ -183,6 +183,14 @@ class Recurrence:
         if capture is not None:
             self._seal(capture)
 
+    def succeed(self, before: Recurrence) -> None:
+        """Take over what is known, with what was being kept of attacks that go on."""
+        for client in sorted(before.captures):
+            before.end(client)
+        self.registry.evicted, self.registry.gone = before.registry.evicted, before.registry.gone
+        self.registry.learn(one.pattern for one in before.registry.known.values())
+        self.changed = before.changed
+
     def look(self, entries: Entries, pieces: list[Piece], time_us: IntArray, start: int, end: int) -> list[Again]:
         """Take entries from ``start`` to ``end``; return what has come back.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
+from regate.detectors.attack.beside import SIGNS
 from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.memory import Seen
 from regate.detectors.attack.pattern import packed, unpacked
@@ -56,14 +57,15 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
 
 
 def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
-    """Take back what `chunks` gave, when it was made with the same reference."""
+    """Take back what `chunks` gave; all but open incidents only when it was made with the same reference."""
+    watch.incidents.restore(INCIDENTS, own)
+    watch.memory.beside.signs.restore(SIGNS, own)
     said = own.get(f"{PREFIX}watch")
     if said is None or said[0]["reference"] != watch.memory.reference.digest:
         return
     meta = said[0]
     watch.accused = dict.fromkeys(meta["accused"])
     watch.memory.queries, watch.memory.nameless = meta["queries"], meta["nameless"]
-    watch.incidents.restore(INCIDENTS, own)
     for seen, (used, evicted, off) in zip(watch.memory.views, meta["views"], strict=True):
         _restore_view(seen, own, used, evicted, off)
     watch.memory.beside.restore(own)

@@ -70,6 +70,22 @@ class AttackWatch:
         """Begin with an empty registry."""
         self.recurrence = Recurrence(Registry(self.memory.reference.sample))
 
+    def succeed(self, before: AttackWatch) -> None:
+        """Go on after a watch with another reference: who was accused, what is open and what is known stays.
+
+        Client memory, and what was counted of patterns that may be coming back, begin anew.
+        """
+        self.incidents.carry(before.incidents)
+        self.accused = before.accused
+        self.recurrence.succeed(before.recurrence)
+        self.memory.queries, self.memory.nameless = before.memory.queries, before.memory.nameless
+        self.memory.beside.succeed(before.memory.beside)
+
+    def given_up(self, closed_us: int, why: str) -> list[Finding]:
+        """End all incidents, because nobody watches for attacks any more; return the revisions."""
+        signs = self.memory.beside.signs
+        return [*self.incidents.end_all(closed_us, why), *signs.end_all(closed_us, why)]
+
     def take(self, queries: Queries) -> None:
         """Keep queries until their time has closed."""
         if queries.n:

@@ -97,6 +97,10 @@ class PromptWatch:
         self.bets = Bets()
         self._see_plain()
 
+    def given_up(self, closed_us: int, why: str) -> list[Finding]:
+        """End all incidents, because nobody watches these texts any more; return the revisions."""
+        return [_named(finding) for finding in self.signs.end_all(closed_us, why)]
+
     def learn_all(self, said: dict[str, Any], arrays: Arrays) -> None:
         """Take what `Library.entries` of another library of this model gave.
 

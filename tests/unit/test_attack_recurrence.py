@@ -271,10 +271,10 @@ def records(given: Sequence[OutRecord], start: int = 0) -> tuple[Record, ...]:
     )
 
 
-def cells(config: ModelConfig, profile: Profile, made: Traffic, first_id: int) -> Batch:
+def cells(config: ModelConfig, profile: Profile, made: Traffic, first_id: int, until_us: int = FOREVER - 1) -> Batch:
     state = Partition()
     parts = tuple(observe(state, [rows_of(made, first_id)], {KEY: watched(config, profile)}, Watched()))
-    frames = encode_frames(Frame("telemetry-0", FOREVER - 1, parts=parts, sources=("telemetry-0",)))
+    frames = encode_frames(Frame("telemetry-0", until_us, parts=parts, sources=("telemetry-0",)))
     log = [Record("cells", 0, number, 0, None, frame) for number, frame in enumerate(frames)]
     return Batch("cells", 0, 0, len(log), log)
 
@@ -308,6 +308,25 @@ def test_another_shard_knows_a_pattern_from_the_control_topic(profiled: tuple[Mo
     core.step(first, StepInput(control=records([pattern_gone(KEY, name)], 30)))
     assert first.core.models[KEY].attack.recurrence.registry.known == {}  # type: ignore[union-attr]
     assert not [chunk for chunk in core.dump(first) if "#" in chunk and "pattern/" in chunk]
+
+
+def test_what_a_new_profile_does_not_watch_any_more_is_told_to_have_ended(
+    profiled: tuple[ModelConfig, Profile],
+) -> None:
+    config, profile = profiled
+    core = DecideCore(1)
+    state = core.initial("0")
+    core.step(state, StepInput(control=records([document_record(config, 1), *profile_records(profile, 1)])))
+    made = traffic(queries_of("finite differences", 1), 1, "evil", START_US)
+    batch = cells(config, profile, made, 1, int(made.time_us[-1]) + 1_000_000)
+    said = [
+        decode_event(one.value, "finding", Finding) for one in told(core.step(state, StepInput((batch,))), "findings")
+    ]
+    opened = {one.incident for one in said if one.family == "attack"}
+    out = core.step(state, StepInput(control=records(profile_records(replace(profile, attack=None), 2), 20)))
+    ends = [decode_event(one.value, "finding", Finding) for one in told(out, "findings")]
+    assert opened
+    assert {(one.incident, one.revision) for one in ends} == {(one, "recovered") for one in opened}
 
 
 def test_a_damaged_pattern_is_refused_and_the_rest_goes_on(profiled: tuple[ModelConfig, Profile]) -> None:
