@@ -99,6 +99,8 @@ class DecideCore:
         own = {name: data for name, data in chunks.items() if name == "shard" or name.startswith(decide_state.PREFIX)}
         state.core, more = decide_state.load(own, state.standing.view.profiles, configs)
         state.refused_chunks = refused + more
+        for key in state.core.models:  # what a lost chunk held stands in control, too
+            self._patterns(state, key, lost_prompts=True)
         try:
             meta, _ = unpack(chunks.get("role", b""))
         except PoisonError:
@@ -144,12 +146,18 @@ class DecideCore:
             else:
                 model.attack.recurrence.forget(name.partition("#")[2])
 
-    def _patterns(self, state: State, key: ModelKey) -> None:
-        """Let a model that has a new profile know the patterns of its scope."""
-        attack = state.core.models[key].attack
+    def _patterns(self, state: State, key: ModelKey, *, lost_prompts: bool = False) -> None:
+        """Let a model that has a new profile, or comes back from a snapshot, know the patterns of its scope.
+
+        :param lost_prompts: whether only those prompts are wanted that the snapshot had and has lost.
+        """
+        attack, prompts = state.core.models[key].attack, state.core.models[key].prompts
         if attack is not None:
             view = state.standing.view.patterns
             attack.recurrence.learn([view[name] for name in sorted(view) if scope_of_pattern(name) == key.scope])
+        if prompts is None or (lost_prompts and not prompts.lost):
+            return
+        prompts.lost = False
         for name in sorted(state.standing.view.prompts):
             if name.partition("#")[0] == key.placement:
                 self._prompts(state, key, name)

@@ -28,6 +28,7 @@ def chunks(watch: PromptWatch) -> Iterator[Chunk]:
         **counts,
         "salt": f"{watch.reference.salt:016x}",
         "reference": watch.reference.digest,
+        "known": len(watch.library),
         "plain": sorted(watch.plain),
         "evicted": {name: library.evicted for name, library in libraries.items()},
     }
@@ -49,6 +50,7 @@ def chunks(watch: PromptWatch) -> Iterator[Chunk]:
 def restore(watch: PromptWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
     """Take back what `chunks` gave, when it was made under the same salt; bets only with the same reference."""
     meta = own.get(f"{PREFIX}watch", ({}, {}))[0]
+    watch.lost = True
     if meta.get("salt") != f"{watch.reference.salt:016x}":
         return
     watch.texts, watch.coded, watch.recent.number = meta["texts"], meta["coded"], meta["number"]
@@ -62,6 +64,7 @@ def restore(watch: PromptWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
         for piece, both in sorted(own.items()):
             if piece.startswith(f"{PREFIX}{name}/"):
                 _add(watch, name, library, *both)
+    watch.lost = len(watch.library) < meta["known"]
     waiting = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")]
     watch.waiting = [of_columns(arrays) for arrays in waiting]
 

@@ -51,6 +51,7 @@ class PromptWatch:
     plain: set[str] = field(default_factory=set)  # patterns that normal texts match: told in a coat only
     texts: int = 0
     coded: int = 0
+    lost: bool = False  # a snapshot held more known patterns than could be read back
     timed: bool = True  # False: a backtest by rows, whose numbers stand for times; incidents do not end
     _usual: Library = field(init=False)
 
