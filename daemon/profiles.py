@@ -230,7 +230,7 @@ def joined(parts: Sequence[Slice]) -> Slice:
         },
         latency_ms=_all([part.latency_ms for part in parts], order),
         error=_all([part.error for part in parts], order),
-        client=_all([part.client for part in parts], order),
+        client=_clients(parts, order),
         cohorts={
             name: column
             for name in sorted({name for part in parts for name in part.cohorts})
@@ -251,6 +251,14 @@ def _all(arrays: Sequence[T | None], order: IntArray) -> T | None:
     """Return arrays one behind the other, in ``order``; None when a part lacks its own."""
     known = [array for array in arrays if array is not None]
     return np.concatenate(known)[order] if len(known) == len(arrays) else None
+
+
+def _clients(parts: Sequence[Slice], order: IntArray) -> HashArray | None:
+    """Return who asked, 0 (nobody) in parts whose events all lack a client; None when all parts do."""
+    if all(part.client is None for part in parts):
+        return None
+    own = [np.zeros(part.n, np.uint64) if part.client is None else part.client for part in parts]
+    return np.concatenate(own)[order]
 
 
 def _stacked(columns: Sequence[tuple[Column | None, int]], order: IntArray) -> Column:

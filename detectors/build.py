@@ -78,8 +78,9 @@ def build_profile(
     sample, error_cutoff = _reference(config, reference, labels, delivery or Delivery())
     tell("margins", 0.1)
     chosen, dropped = _chosen(candidates(sample), config.detection.max_charts)
-    # How data come is watched whatever they say: alone it would be a profile of nothing.
-    told = [candidate.spec for candidate in chosen if candidate.spec.family != "data_quality"]
+    watched, more = _prompts(config, key, reference)
+    # How data come is watched whatever they say: alone it would be a profile of nothing. Beside prompts it is enough.
+    told = [candidate.spec for candidate in chosen if watched is not None or candidate.spec.family != "data_quality"]
     if not any(spec.watchable for spec in told):
         reasons = "; ".join(f"{spec.name}: {spec.reason}" for spec in told[:5])
         raise ConfigError(
@@ -94,7 +95,6 @@ def build_profile(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
     attack, said = _attack(config, sample, seed, trained)
-    watched, more = _prompts(config, key, reference)
     profile = Profile(
         key=key,
         layout=sample.layout,

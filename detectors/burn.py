@@ -132,13 +132,9 @@ class Burn:
         name = self.objective.name
         hours, minutes = rule.long * BUCKET_CELLS / 3600, rule.short * BUCKET_CELLS / 60
         identity = content_id("burn", str(key), name, rule.factor, end_us)
-        return Finding(
-            id=identity,
-            incident=identity,
-            tenant=key.tenant,
-            model=key.model,
-            model_version=key.version,
-            deployment=key.deployment,
+        return Finding.first(
+            key,
+            identity,
             family="service",
             kind="harm",
             detector="burn",
@@ -150,7 +146,6 @@ class Burn:
             unit="burn rate",
             onset_us=end_us - rule.long * BUCKET_CELLS * CELL_US,
             detected_us=end_us,
-            cell=end_us // CELL_US,
             events=events,
             historical=bool(2 * self.old[now].sum() >= self.all[now].sum()),
             message=(

@@ -82,7 +82,7 @@ class Slice:
     scores: dict[str, FloatArray] = field(default_factory=dict)  # class -> score; "" for a single score
     latency_ms: FloatArray | None = None
     error: BoolArray | None = None
-    client: HashArray | None = None
+    client: HashArray | None = None  # 0: without an id
     cohorts: dict[str, Categorical] = field(default_factory=dict)
     # Watched features of type text: each distinct text once, so that none costs more than its bytes on the wire.
     texts: dict[str, Categorical] = field(default_factory=dict)

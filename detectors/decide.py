@@ -30,6 +30,7 @@ from regate.detectors.silence import Silence, expected_gap_ms
 from regate.detectors.watch import Watch
 
 FOREVER = 1 << 62  # a limit that every cell has passed
+UNWATCHED = "the profile in force does not watch for it any more"
 
 
 @dataclass(slots=True)
@@ -50,23 +51,31 @@ class Shard:
     silence: Silence = field(default_factory=Silence)
     notices: Notices = field(default_factory=Notices)
 
-    def configure(self, key: ModelKey, profile: Profile | None, config: ModelConfig | None) -> None:
-        """Put a profile in force. Charts whose digest is unchanged keep their state, open incidents survive."""
+    def configure(self, key: ModelKey, profile: Profile | None, config: ModelConfig | None) -> list[Finding]:
+        """Put a profile in force. Charts whose digest is unchanged keep their state, open incidents survive.
+
+        :return: the ends of attack incidents that nobody watches any more.
+        """
         model = self.models.setdefault(key, Model())
         before = model.watch
         if profile is None:
             if before is not None:
                 self.models[key] = Model(counters=model.counters, learned=model.learned)
-            return
+            return _given_up(model, self._closed_us)
         if before is not None and before.profile.digest == profile.digest:
-            return
+            return []
         clock: Clock = EventClock(profile.budget_period_us, profile.events_per_second, block_events=profile.block_rows)
         if before is not None:
             clock = before.clock
             if isinstance(clock, EventClock):
                 clock.period_us, clock.events_per_second = profile.budget_period_us, profile.events_per_second
                 clock.block_events = profile.block_rows
-        place(model, Watch(profile, clock), config)
+        return place(model, Watch(profile, clock), config, self._closed_us)
+
+    @property
+    def _closed_us(self) -> int:
+        """Return the time up to which everything is decided; 0 before the first watermark."""
+        return max(self.open_cell, 0) * CELL_US
 
     def bound(self, key: ModelKey, config: ModelConfig | None) -> None:
         """Put the memory limits of a changed configuration in force."""
@@ -121,8 +130,12 @@ class Shard:
         return told + self.silence.check(now_ms, expected)
 
 
-def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
-    """Put charts in force for a model; what the old ones and the new ones share goes on."""
+def place(model: Model, watch: Watch, config: ModelConfig | None, closed_us: int = 0) -> list[Finding]:
+    """Put charts in force for a model; what the old ones and the new ones share goes on.
+
+    :param closed_us: the time up to which everything is decided.
+    :return: the ends of attack incidents that nobody watches any more.
+    """
     layout = layout_digest(watch.profile.layout)
     before = model.watch
     if before is not None:
@@ -133,36 +146,45 @@ def place(model: Model, watch: Watch, config: ModelConfig | None) -> None:
         model.maturing = Maturing(watch.profile.layout)
     model.joiner.cells, model.joiner.events = watch.clock.block_cells(), watch.profile.block_rows
     model.layout, model.watch = layout, watch
-    _place_attack(model, watch.profile)
-    _place_prompts(model, watch.profile)
+    ended = _place_attack(model, watch.profile, closed_us) + _place_prompts(model, watch.profile, closed_us)
     capacity = _capacity(config)
     if model.join is None:
         model.join = Join(capacity, sample_shift(capacity, watch.profile.events_per_second))
     model.join.capacity = capacity
+    return ended
 
 
-def _place_attack(model: Model, profile: Profile) -> None:
+def _place_attack(model: Model, profile: Profile, closed_us: int) -> list[Finding]:
     """Put attack lanes in force. Client memory is made of a reference's own sketches: another one starts anew."""
-    if profile.attack is None:
-        model.attack = None
-    elif model.attack is None or model.attack.memory.reference.digest != profile.attack.digest:
-        before = model.attack
-        model.attack = AttackWatch(profile.key, profile.digest, Memory(profile.attack))
-        if before is not None:
-            model.attack.open, model.attack.opened = before.open, before.opened
-            model.attack.recurrence.learn([one.pattern for one in before.recurrence.registry.known.values()])
-            model.attack.memory.beside.signs = before.memory.beside.signs
-
-
-def _place_prompts(model: Model, profile: Profile) -> None:
-    """Put prompts in force. What is known of texts is known under a salt: another one starts anew."""
-    reference = profile.prompts
+    reference, before = profile.attack, model.attack
+    if before is not None and reference is not None and before.memory.reference.digest == reference.digest:
+        before.profile_digest = profile.digest
+        return []
+    if before is not None:
+        model.count("other_profile_queries", sum(one.n for one in before.waiting))
     if reference is None:
-        model.prompts = None
-    elif model.prompts is None or model.prompts.reference.salt != reference.salt:
-        model.prompts = PromptWatch(profile.key, profile.digest, reference)
-    else:
-        model.prompts.revised(reference, profile.digest)
+        model.attack = None
+        return [] if before is None else before.given_up(closed_us, UNWATCHED)
+    model.attack = AttackWatch(profile.key, profile.digest, Memory(reference))
+    if before is not None:
+        model.attack.succeed(before)
+    return []
+
+
+def _place_prompts(model: Model, profile: Profile, closed_us: int) -> list[Finding]:
+    """Put prompts in force. What is known of texts is known under a salt: another one starts anew."""
+    reference, before = profile.prompts, model.prompts
+    if before is not None and reference is not None and before.reference.salt == reference.salt:
+        before.revised(reference, profile.digest)
+        return []
+    model.prompts = None if reference is None else PromptWatch(profile.key, profile.digest, reference)
+    return [] if before is None else before.given_up(closed_us, UNWATCHED)
+
+
+def _given_up(model: Model, closed_us: int) -> list[Finding]:
+    """Return the ends of what is open of attacks and prompts in a model whose profile was taken back."""
+    watches = [one for one in (model.attack, model.prompts) if one is not None]
+    return [finding for one in watches for finding in one.given_up(closed_us, "its profile was taken back")]
 
 
 def _capacity(config: ModelConfig | None) -> int:

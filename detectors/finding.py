@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from regate.config.model import Family
+from regate.detectors.columns import ModelKey
 
 # Revisions that end an incident.
 CLOSING = frozenset({"recovered", "withdrawn", "accepted"})
@@ -59,6 +60,61 @@ class Finding(BaseModel):
     profile_digest: str = ""
     historical: bool = False
     message: str = ""  # one sentence for a person
+
+    @classmethod
+    def first(
+        cls,
+        key: ModelKey,
+        identity: str,
+        *,
+        family: Family,
+        kind: Kind,
+        detector: str,
+        subject: str,
+        severity: float,
+        message: str,
+        detected_us: int,
+        onset_us: int | None = None,
+        cell: int | None = None,
+        events: int = 0,
+        evidence: str = "0",
+        threshold: str = "0",
+        effect: str = "0",
+        unit: str = "",
+        carriers: tuple[Carrier, ...] = (),
+        profile_digest: str = "",
+        historical: bool = False,
+    ) -> Finding:
+        """Return the first finding of an incident about a model version.
+
+        :param onset_us: by default when it was detected.
+        :param cell: by default the second in which it was detected.
+        """
+        return cls(
+            id=identity,
+            incident=identity,
+            tenant=key.tenant,
+            model=key.model,
+            model_version=key.version,
+            deployment=key.deployment,
+            family=family,
+            kind=kind,
+            detector=detector,
+            subject=subject,
+            severity=severity,
+            evidence=evidence,
+            threshold=threshold,
+            effect=effect,
+            unit=unit,
+            onset_us=detected_us if onset_us is None else onset_us,
+            detected_us=detected_us,
+            cell=detected_us // 1_000_000 if cell is None else cell,
+            events=events,
+            carriers=carriers,
+            profile_digest=profile_digest,
+            historical=historical,
+            message=message,
+        )
 
     @property
     def scope(self) -> str:

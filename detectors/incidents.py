@@ -181,13 +181,9 @@ def open_incident(
     )
     effect = float(explanation.effect[lead])
     loss = _loss(bank, explanation, chosen, suspected if spec.kind == "change" else None)
-    finding = Finding(
-        id=identity,
-        incident=identity,
-        tenant=moment.key.tenant,
-        model=moment.key.model,
-        model_version=moment.key.version,
-        deployment=moment.key.deployment,
+    finding = Finding.first(
+        moment.key,
+        identity,
         family=spec.family,
         kind=spec.kind,
         detector=spec.family,

@@ -72,26 +72,16 @@ class Notices:
 
 def _finding(key: ModelKey, notice: Notice, now_ms: int) -> Finding:
     identity = content_id("notice", str(key), notice.kind, notice.source, notice.text, now_ms)
-    return Finding(
-        id=identity,
-        incident=identity,
-        tenant=key.tenant,
-        model=key.model,
-        model_version=key.version,
-        deployment=key.deployment,
+    return Finding.first(
+        key,
+        identity,
         family="silence",
         kind="silence",
         detector=notice.kind,
         subject=notice.source,
         severity=SEVERITY,
         evidence="1",
-        threshold="0",
-        effect="0",
-        unit="",
-        onset_us=now_ms * 1000,
         detected_us=now_ms * 1000,
-        cell=now_ms // 1000,
-        events=0,
         message=notice.text,
     )
 

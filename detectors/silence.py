@@ -111,13 +111,9 @@ def _finding(key: ModelKey, rhythm: Rhythm, cause: str, now_ms: int, limit: int)
         BLIND: "no telemetry partition was looked at: regate is blind",
         MODEL: "the model sends nothing while telemetry is watched",
     }.get(cause, f"{cause} is not watched any more")
-    return Finding(
-        id=identity,
-        incident=identity,
-        tenant=key.tenant,
-        model=key.model,
-        model_version=key.version,
-        deployment=key.deployment,
+    return Finding.first(
+        key,
+        identity,
         family="silence",
         kind="silence",
         detector="silence",
@@ -129,8 +125,6 @@ def _finding(key: ModelKey, rhythm: Rhythm, cause: str, now_ms: int, limit: int)
         unit="seconds",
         onset_us=rhythm.last_ms * 1000,
         detected_us=now_ms * 1000,
-        cell=now_ms // 1000,
-        events=0,
         message=f"{said}; nothing for {gap:.0f} s, normal is at most {limit / 1000:.0f} s",
     )
 

@@ -88,15 +88,9 @@ def noted(said: Note, moment: Moment, since: int) -> Finding:
     key = moment.key
     identity = content_id("note", str(key), said.revision, said.reason, moment.profile_digest, moment.detected)
     verb = "is valid again" if said.revision == "valid" else f"is not valid ({said.reason}) and suspended"
-    return Finding(
-        type="revision",
-        id=identity,
-        incident=identity,
-        revision=said.revision,
-        tenant=key.tenant,
-        model=key.model,
-        model_version=key.version,
-        deployment=key.deployment,
+    note = Finding.first(
+        key,
+        identity,
         family="performance",
         kind="change",
         detector="performance",
@@ -114,6 +108,7 @@ def noted(said: Note, moment: Moment, since: int) -> Finding:
         historical=moment.historical,
         message=f"the estimated error {verb}: {said.text}",
     )
+    return note.model_copy(update={"type": "revision", "revision": said.revision})
 
 
 class Examiner:

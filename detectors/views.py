@@ -1,9 +1,9 @@
 """Rows as sections see them: named columns of telemetry or of outcomes, each made once.
 
 A *source* is a path. Of telemetry: ``feature/<name>``, ``prediction``, ``class``, ``score/<class>``, ``latency_ms``,
-``error``, ``age_ms``, ``client`` (one of 64 buckets of hashes), ``cohort/<attribute>``, ``entropy``, ``margin``,
-``confidence``, ``flag/<name>``. Of outcomes: see `regate.detectors.marks.Outcomes.column`. A source that the rows lack
-is missing everywhere.
+``error``, ``age_ms``, ``client`` (one of 64 buckets of hashes, missing without an id), ``cohort/<attribute>``,
+``entropy``, ``margin``, ``confidence``, ``flag/<name>``. Of outcomes: see `regate.detectors.marks.Outcomes.column`. A
+source that the rows lack is missing everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from regate.detectors.columns import BoolArray, Categorical, Column, FloatArray, IntArray, Numeric, Slice
+from regate.detectors.columns import (
+    MISSING_CODE,
+    BoolArray,
+    Categorical,
+    Column,
+    FloatArray,
+    HashArray,
+    IntArray,
+    Numeric,
+    Slice,
+)
 from regate.detectors.marks import Outcomes
 from regate.detectors.probabilities import SURENESS, chosen, class_matrix, sureness
 
@@ -120,9 +130,7 @@ class EventView(View):
         if kind == "age_ms":
             return Numeric((rows.arrival_us - rows.event_time_us) / 1000.0)
         if kind == "client":
-            return (
-                None if rows.client is None else Categorical((rows.client >> np.uint64(58)).astype(np.int32), BUCKETS)
-            )
+            return None if rows.client is None else _buckets(rows.client)
         if kind == "class":
             return chosen(rows.prediction, rows.scores)
         if kind not in SURENESS:
@@ -156,6 +164,12 @@ def outcome_view(outcomes: Outcomes, stratum: StratumArray | None = None) -> Out
     """Return the view of outcomes."""
     strata = np.zeros(outcomes.n, dtype=np.int16) if stratum is None else stratum
     return OutcomeView(outcomes.n, strata, outcomes=outcomes)
+
+
+def _buckets(client: HashArray) -> Categorical:
+    """Return the bucket of each client; who has no id is missing."""
+    codes = np.where(client == 0, MISSING_CODE, (client >> np.uint64(58)).astype(np.int32))
+    return Categorical(codes.astype(np.int32), BUCKETS)
 
 
 def _flag(values: BoolArray) -> Categorical:

@@ -59,7 +59,7 @@ def list_(
 @app.command("show")
 def show(name: Name, settings: SettingsFile = None, bootstrap_servers: Bootstrap = None, as_json: Json = False) -> None:
     """Show one pattern: when and under how many clients it was seen, its incidents, its scenario."""
-    said = described(_one(_held(settings, bootstrap_servers, ""), name))
+    said = described(_ones(_held(settings, bootstrap_servers, ""), name)[0])
     if as_json:
         typer.echo(json.dumps(said))
         return
@@ -124,9 +124,9 @@ def import_prompts(
 def forget(name: Name, settings: SettingsFile = None, bootstrap_servers: Bootstrap = None) -> None:
     """Take a pattern back: nothing is compared with it any more."""
     link = connect(settings, bootstrap_servers)
-    one = _one(held(link.bus, link.topics), name)
-    take_back(link.bus, link.topics, one)
-    typer.echo(f"{one.pattern.id} of {one.key} is forgotten")
+    for one in _ones(held(link.bus, link.topics), name):
+        take_back(link.bus, link.topics, one)
+        typer.echo(f"{one.pattern.id} of {one.key} is forgotten")
 
 
 def _held(settings: Path | None, bootstrap_servers: str | None, model: str) -> list[Held]:
@@ -135,9 +135,11 @@ def _held(settings: Path | None, bootstrap_servers: str | None, model: str) -> l
     return [one for one in held(link.bus, link.topics) if not wanted or one.key.placement == wanted]
 
 
-def _one(found: list[Held], name: str) -> Held:
+def _ones(found: list[Held], name: str) -> list[Held]:
+    """Return the one pattern that a name begins, as it stands for each version of its model, the latest seen first."""
     those = [one for one in found if one.pattern.id.startswith(name)]
-    if len(those) != 1:
-        how = "no pattern begins" if not those else f"{len(those)} patterns begin"
+    different = {(one.key.scope, one.pattern.id) for one in those}
+    if len(different) != 1:
+        how = "no pattern begins" if not those else f"{len(different)} patterns begin"
         raise ConfigError(f"{how} with {name!r}", hint="regate patterns list")
-    return those[0]
+    return those

@@ -165,7 +165,7 @@ class Table:
             return {}
         distinct, first = np.unique(hashes, return_index=True)
         names = column.take(pa.array(first)).to_pylist()
-        return {int(one): str(name) for one, name in zip(distinct, names, strict=True)}
+        return {int(one): str(name) for one, name in zip(distinct, names, strict=True) if one}
 
     def client_name(self, client: int) -> str:
         """Return the client as the file calls it, by the hash of its id."""

@@ -62,8 +62,7 @@ class DecideCore:
 
     def step(self, state: State, given: StepInput) -> list[Output]:
         """Take control, then frames; close what the watermarks allow; then the tick."""
-        if given.control:
-            self._configure(state, state.standing.take(given.control))
+        ended = self._configure(state, state.standing.take(given.control)) if given.control else []
         state.core.notices.waiting.extend(self._missed(state, gap) for gap in given.gaps)
         out: list[Output] = []
         for record in given.control:
@@ -72,7 +71,7 @@ class DecideCore:
         for batch in given.batches:
             for record in batch.records:
                 out.extend(self._take(state, record))
-        findings = state.core.close()
+        findings = [*ended, *state.core.close()]
         if given.tick is not None:
             configs = {key: config for key in state.core.models if (config := state.standing.config(key))}
             findings.extend(state.core.tick(given.tick.now_ms, configs))
@@ -100,6 +99,8 @@ class DecideCore:
         own = {name: data for name, data in chunks.items() if name == "shard" or name.startswith(decide_state.PREFIX)}
         state.core, more = decide_state.load(own, state.standing.view.profiles, configs)
         state.refused_chunks = refused + more
+        for key in state.core.models:  # what a lost chunk held stands in control, too
+            self._patterns(state, key, lost_prompts=True)
         try:
             meta, _ = unpack(chunks.get("role", b""))
         except PoisonError:
@@ -108,8 +109,9 @@ class DecideCore:
             state.refused = meta["refused"]
         return state
 
-    def _configure(self, state: State, changed: set[str]) -> None:
+    def _configure(self, state: State, changed: set[str]) -> list[Finding]:
         """Put profiles and settings in force; a profile taken back sends its model back to learning."""
+        ended: list[Finding] = []
         profiles = state.standing.view.profiles
         for name in sorted(changed):
             kind, _, owner = name.partition("/")
@@ -126,11 +128,12 @@ class DecideCore:
             profile = profiles.get(owner)
             if profile is not None:
                 if partition_of(profile.key.placement, self._partitions) == state.number:
-                    state.core.configure(profile.key, profile, state.standing.config(profile.key))
+                    ended += state.core.configure(profile.key, profile, state.standing.config(profile.key))
                     self._patterns(state, profile.key)
                 continue
             for key in [key for key in state.core.models if str(key) == owner]:
-                state.core.configure(key, None, None)
+                ended += state.core.configure(key, None, None)
+        return ended
 
     def _pattern(self, state: State, name: str) -> None:
         """Learn or forget a pattern in all versions of its model."""
@@ -143,12 +146,18 @@ class DecideCore:
             else:
                 model.attack.recurrence.forget(name.partition("#")[2])
 
-    def _patterns(self, state: State, key: ModelKey) -> None:
-        """Let a model that has a new profile know the patterns of its scope."""
-        attack = state.core.models[key].attack
+    def _patterns(self, state: State, key: ModelKey, *, lost_prompts: bool = False) -> None:
+        """Let a model that has a new profile, or comes back from a snapshot, know the patterns of its scope.
+
+        :param lost_prompts: whether only those prompts are wanted that the snapshot had and has lost.
+        """
+        attack, prompts = state.core.models[key].attack, state.core.models[key].prompts
         if attack is not None:
             view = state.standing.view.patterns
             attack.recurrence.learn([view[name] for name in sorted(view) if scope_of_pattern(name) == key.scope])
+        if prompts is None or (lost_prompts and not prompts.lost):
+            return
+        prompts.lost = False
         for name in sorted(state.standing.view.prompts):
             if name.partition("#")[0] == key.placement:
                 self._prompts(state, key, name)

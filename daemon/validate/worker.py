@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -41,23 +41,6 @@ MAX_ROWS = 20_000
 FLUSH_SECONDS = 30.0
 
 
-class Run(Protocol):
-    """`run_suite`, or what a test puts in its place."""
-
-    def __call__(
-        self,
-        request: RunRequest,
-        config: ModelConfig,
-        rows: Rows | None,
-        store: Store,
-        *,
-        budget_seconds: float,
-        attempt: int,
-        around: Surroundings,
-    ) -> RunResult:
-        """Run one attempt."""
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """One attempt on one shard."""
@@ -86,12 +69,11 @@ class Worker:
         *,
         clock: Clock | None = None,
         life: str = "",
-        run: Run | None = None,
         open_target: OpenTarget = open_onnx,
     ) -> None:
         self.life = life or f"{settings.instance}/{uuid.uuid4()}"
         self._bus, self._topics, self._settings, self._store = bus, topics, settings, store
-        self._clock, self._run, self._open_target = clock or SystemClock(), run or self._suite, open_target
+        self._clock, self._open_target = clock or SystemClock(), open_target
         self._log = structlog.get_logger().bind(role="validate", part="worker", instance=settings.instance)
         self._condition = threading.Condition()
         self._jobs: dict[tuple[str, int], Job] = {}
@@ -188,31 +170,15 @@ class Worker:
             now_ms=self._clock.now_ms,
             lanes=LaterLanes(lambda: lanes_in_force(self._bus, self._topics, key)),
         )
-        return self._run(
+        return run_suite(
             request,
             config,
             rows,
             store,
             budget_seconds=max(0.0, min(config.validation.budget_seconds, left)),
             attempt=job.due.attempt,
+            catalog=load_catalog(self._settings.catalogs),  # anew for each attempt: folders may have changed
             around=around,
-        )
-
-    def _suite(
-        self,
-        request: RunRequest,
-        config: ModelConfig,
-        rows: Rows | None,
-        store: Store,
-        *,
-        budget_seconds: float,
-        attempt: int,
-        around: Surroundings,
-    ) -> RunResult:
-        """Run a suite of the shipped catalog, or of the folders that the settings name beside it."""
-        catalog = load_catalog(self._settings.catalogs)
-        return run_suite(
-            request, config, rows, store, budget_seconds=budget_seconds, attempt=attempt, catalog=catalog, around=around
         )
 
     def _window(self, request: RunRequest, config: ModelConfig) -> Rows | None:

@@ -21,7 +21,7 @@ from regate.daemon.wire.columnar import (
     to_texts,
     to_times,
 )
-from regate.daemon.wire.hashing import hash_column, or_nobody
+from regate.daemon.wire.hashing import hash_clients, hash_column
 from regate.daemon.wire.reasons import Bad, Reason
 from regate.detectors.columns import (
     MISSING_CODE,
@@ -94,8 +94,6 @@ class PartsReader:
                 parts.scores[name] = score
         parts.prediction = self._outcome("prediction")
         parts.label = self._outcome("label")
-        if labels and parts.client is not None:
-            parts.client = or_nobody(parts.client, salt)
         if labels and self._strict:
             self._require("label", self._field("label"))
         return parts
@@ -149,7 +147,7 @@ class PartsReader:
             if wrong.any():
                 parts.bad.append(Bad(wrong, Reason.BAD_TIME, "event_time", "event_time is no time"))
         if self._config.privacy.get("client") != "drop":
-            parts.client = self._convert("client", self._field("client"), partial(hash_column, seed=salt))
+            parts.client = self._convert("client", self._field("client"), partial(hash_clients, seed=salt))
 
     def _features(self) -> None:
         for name, feature in self._config.features.items():

@@ -15,7 +15,7 @@ from regate.config.model import ModelConfig
 from regate.config.settings import Limits
 from regate.daemon.wire.columnar import check_numbers, class_text, merge_categories, to_times, truth
 from regate.daemon.wire.columns import Parts, kept, read_as_text
-from regate.daemon.wire.hashing import hash_texts, or_nobody
+from regate.daemon.wire.hashing import hash_clients, hash_texts
 from regate.daemon.wire.mapping import NONE, Gathered, Layout, join
 from regate.daemon.wire.reasons import Bad, Reason
 from regate.detectors.columns import BoolArray, Categorical, Column, FloatArray, IntArray, Numeric
@@ -196,8 +196,7 @@ class _Builder:
         if self._labels and self._envelope:
             column, kinds = self._merged("client", "source")
         if kinds - {NONE}:
-            hashes = hash_texts(as_texts(column, kinds), self._salt)
-            self._parts.client = or_nobody(hashes, self._salt) if self._labels else hashes
+            self._parts.client = hash_clients(pa.array(as_texts(column, kinds), pa.large_string()), self._salt)
 
     def _features(self) -> None:
         mapping = self._config.mapping

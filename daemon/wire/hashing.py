@@ -66,9 +66,17 @@ def hash_texts(texts: Sequence[str], seed: int = 0) -> HashArray:
     return hash_column(pa.array(texts, pa.large_string()), seed)
 
 
-def or_nobody(hashes: HashArray, seed: int) -> HashArray:
-    """Return hashes with 0 for those of an empty or missing identifier."""
-    return np.where(hashes == hash_texts([""], seed)[0], np.uint64(0), hashes)
+def hash_clients(array: pa.Array, seed: int = 0) -> HashArray:
+    """Return the hash of each client; 0 for nobody: where an identifier is null, NaN or empty.
+
+    >>> hash_clients(pa.array(["a", None, ""])).tolist()[1:]
+    [0, 0]
+    """
+    hashes = hash_column(array, seed)
+    nobody = hashes == hash_texts([""], seed)[0]
+    if pa.types.is_floating(array.type):
+        nobody |= np.asarray(array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False), np.bool_)
+    return np.where(nobody, np.uint64(0), hashes)
 
 
 def _hash_dictionary(array: pa.Array, seed: int) -> HashArray:

@@ -25,6 +25,7 @@ from regate.detectors.finding import Finding
 from regate.detectors.marks import Outcomes
 
 PREFIX = "attack/beside/"
+SIGNS = f"{PREFIX}signs"
 # Bytes of a snapshot chunk: 8,192 slots of pace.
 SLOTS_A_CHUNK = 8_192
 
@@ -70,11 +71,18 @@ class Beside:
         signs, self.waiting = self.waiting, []
         if not signs and not self.signs.open:
             return []
+        if not self.timed:
+            now_us = 0  # numbers of rows stand for times: no time passes
         return self.signs.take(signs, now_us, key, profile_digest, name, events)
+
+    def succeed(self, before: Beside) -> None:
+        """Take over what is open, and what was seen and not told, from views with another reference."""
+        self.signs.carry(before.signs)
+        self.waiting, self.timed = before.waiting, before.timed
 
     def chunks(self) -> Iterator[Chunk]:
         """Return the state as chunks. Signs are told before a snapshot is made: none wait."""
-        yield f"{PREFIX}signs", self.signs.state(), {}
+        yield from self.signs.chunks(SIGNS)
         yield f"{PREFIX}crowd", *self.crowd.state()
         yield f"{PREFIX}probes", {}, self.probes.state()
         yield f"{PREFIX}triggers", *self.triggers.state()
@@ -84,9 +92,7 @@ class Beside:
             yield f"{PREFIX}pace/{number:06}", {}, {name: getattr(self.pace, name)[own] for name in bursts.ARRAYS}
 
     def restore(self, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
-        """Take back what `chunks` gave; what is missing begins anew."""
-        if f"{PREFIX}signs" in own:
-            self.signs.restore(own[f"{PREFIX}signs"][0])
+        """Take back what `chunks` gave, but for signs; what is missing begins anew."""
         if f"{PREFIX}probes" in own:
             self.probes.restore(own[f"{PREFIX}probes"][1])
         for name, restore in (

@@ -162,12 +162,8 @@ class Sums:
     count: IntArray  # entries since then
 
 
-def accumulate(table: Clients, steps: Steps, logs: IntArray, bar: int, time_us: IntArray, most: float = 2.0) -> Sums:
-    """Add evidence to each client's CUSUM; a client is told once, and again when its evidence was back at 0.
-
-    :param most: share of the bar that one query can say.
-    """
-    logs = np.minimum(logs, round(most * bar))
+def accumulate(table: Clients, steps: Steps, logs: IntArray, bar: int, time_us: IntArray) -> Sums:
+    """Add evidence to each client's CUSUM; a client is told once, and again when its evidence was back at 0."""
     n = len(logs)
     if not n:
         none: IntArray = np.zeros(0, dtype=np.int64)

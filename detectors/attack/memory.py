@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from regate.detectors.attack.beside import Beside
 from regate.detectors.attack.clients import Clients, Steps
-from regate.detectors.attack.evidence import LANES, UNIT, accumulate, evidence, lane_values, sums
+from regate.detectors.attack.evidence import LANES, UNIT, Sums, accumulate, evidence, lane_values, sums
+from regate.detectors.attack.ongoing import QUIET_US
 from regate.detectors.attack.queries import ByteArray, Queries, SketchArray
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.tails import CAP
 from regate.detectors.attack.tide import Tide
 from regate.detectors.attack.views import CLIENT, View, owners, seen_by
-from regate.detectors.columns import FloatArray, HashArray, IntArray
+from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
 _TOLD_LANES = 3
 # A region's finding is a client's when he asked at least so many of its last eight queries.
 MOSTLY = 4
+# Of so many whose evidence was above the bar it is known when that was.
+MOST_ABOVE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,15 @@ class Piece:
     steps: Steps
 
 
+@dataclass(frozen=True, slots=True)
+class Above:
+    """Entries whose evidence was above the bar, in order of queries."""
+
+    client: HashArray  # whom it was about, 0: nobody in particular
+    owner: HashArray  # in whose memory
+    time_us: IntArray
+
+
 @dataclass(slots=True)
 class Seen:
     """One view at work."""
@@ -55,6 +67,8 @@ class Seen:
     view: View
     table: Clients
     tide: Tide = field(default_factory=Tide)
+    last: dict[int, int] = field(default_factory=dict)  # whom it was about, or the owner: when it was above the bar
+    above: list[Above] = field(default_factory=list)  # of the last queries taken
 
     def take(
         self,
@@ -72,6 +86,7 @@ class Seen:
         :param unlike: of all that were given, by `resemblance`; the view by client, the first, writes it.
         """
         known, table = self.view, self.table
+        turns = self._turns(owner, queries.time_us)
         steps = table.take(queries, reference.tau, owner)
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
@@ -83,14 +98,22 @@ class Seen:
         logs = self.tide.less(owner[steps.row], logs, order, known.usual)
         if reference.training is not None and known.kind.by_client:
             logs = logs + np.rint(reference.training.evidence(queries.member[steps.row]) * UNIT).astype(np.int64)
-        told = accumulate(table, steps, logs, known.bar, queries.time_us[steps.row], known.kind.most)
+        logs = np.minimum(logs, round(known.kind.most * known.bar))
+        time_us = queries.time_us[steps.row]
+        told = self._summed(steps, logs, time_us, owner, turns)
+        client = self._whose(queries, steps, told.count)
+        over = np.flatnonzero(told.level > known.bar)
+        over = over[np.argsort(steps.row[over])]
+        seen = Above(client[over], owner[steps.row[over]], time_us[over])
+        told.alarm[over[self._resumed(seen)]] = True
+        self.above.append(seen)
         found = []
         for at in np.flatnonzero(told.alarm).tolist():
             row = int(steps.row[at])
             found.append(
                 Alarm(
                     int(rows[row]),
-                    self._whose(queries, steps, at, int(told.count[at])),
+                    int(client[at]),
                     known.kind.name,
                     int(owner[row]),
                     int(told.since_us[at]),
@@ -105,10 +128,72 @@ class Seen:
             )
         return found
 
-    def _whose(self, queries: Queries, steps: Steps, at: int, count: int) -> int:
-        """Return the client that an entry's alarm is about: who asked most, or all that it is about."""
-        mostly = self.view.kind.by_client or int(steps.own[at]) + 1 >= min(MOSTLY, count)
-        return int(queries.client[steps.row[at]]) if mostly else 0
+    def _whose(self, queries: Queries, steps: Steps, count: IntArray) -> HashArray:
+        """Return the client that each entry is about: who asked most, or all that it is about; else 0."""
+        client = queries.client[steps.row]
+        if self.view.kind.by_client:
+            return client
+        return np.where(steps.own + 1 >= np.minimum(MOSTLY, count), client, np.uint64(0))
+
+    def _turns(self, owner: HashArray, time_us: IntArray) -> IntArray:
+        """Return how often the owner of each query has come back before it after an hour without any."""
+        order = np.argsort(owner, kind="stable")
+        own, times = owner[order], time_us[order]
+        first = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, dtype=np.int64)
+        before = np.r_[times[:1], times[:-1]]
+        slots = [self.table.slots.get(one, -1) for one in own[first].tolist()]
+        known = [
+            now if slot < 0 else int(self.table.last_us[slot]) for slot, now in zip(slots, times[first], strict=True)
+        ]
+        before[first] = known
+        turns = np.cumsum(times - before > QUIET_US)
+        start = np.repeat(turns[first] - (times - before > QUIET_US)[first], np.diff(np.r_[first, len(own)]))
+        found = np.empty_like(turns)
+        found[order] = turns - start
+        return found
+
+    def _summed(self, steps: Steps, logs: IntArray, time_us: IntArray, owner: HashArray, turns: IntArray) -> Sums:
+        """Add up evidence. Who was told and comes back after an hour begins anew: what he had asked was told."""
+        table, bar = self.table, self.view.bar
+        if not turns.any():
+            return accumulate(table, steps, logs, bar, time_us)
+        none = np.zeros(len(logs), dtype=np.int64)
+        all_sums = Sums(none, none != 0, none.copy(), none.copy())
+        for turn in np.unique(turns).tolist():
+            if turn:
+                back = np.array([table.slots[one] for one in np.unique(owner[turns == turn]).tolist()])
+                back = back[table.told[back]]
+                table.sum[back], table.told[back], table.since_count[back] = 0, False, 0
+            at = np.flatnonzero(turns[steps.row] == turn)
+            slot = steps.slot[at]
+            if not at.size:
+                continue
+            part = replace(steps, slot=slot, first=np.r_[True, slot[1:] != slot[:-1]])
+            sums = accumulate(table, part, logs[at], bar, time_us[at])
+            for name in ("level", "alarm", "since_us", "count"):
+                getattr(all_sums, name)[at] = getattr(sums, name)
+        return all_sums
+
+    def _resumed(self, seen: Above) -> BoolArray:
+        """Return which entries are above the bar again after a quiet time: what goes on then is another incident."""
+        if not len(seen.time_us):
+            return np.zeros(0, dtype=np.bool_)
+        whom, which = np.unique(np.where(seen.client != 0, seen.client, seen.owner), return_inverse=True)
+        order = np.argsort(which, kind="stable")
+        own, times = which[order], seen.time_us[order]
+        first = np.r_[True, own[1:] != own[:-1]]
+        before = np.r_[times[:1], times[:-1]]
+        start = times[first]
+        before[first] = [self.last.get(one, now) for one, now in zip(whom.tolist(), start.tolist(), strict=True)]
+        resumed = np.zeros(len(order), dtype=np.bool_)
+        resumed[order] = times - before > QUIET_US
+        newest = np.maximum(times, before)[np.r_[first[1:], True]]
+        for at in np.argsort(newest, kind="stable").tolist():  # the latest last
+            self.last.pop(int(whom[at]), None)
+            self.last[int(whom[at])] = int(newest[at])
+        while len(self.last) > MOST_ABOVE:
+            del self.last[next(iter(self.last))]
+        return resumed
 
     def _said(
         self, steps: Steps, values: dict[str, np.ndarray], at: int, *, member: bool
@@ -146,19 +231,19 @@ class Memory:
         """Return how many owners had to give way."""
         return sum(seen.table.evicted for seen in self.views)
 
-    def level(self, view: str, owner: int) -> int | None:
-        """Return an owner's evidence in a view; None when he is not remembered any more."""
-        for seen in self.views:
-            if seen.view.kind.name == view and (slot := seen.table.slots.get(owner)) is not None:
-                return int(seen.table.sum[slot])
-        return None
-
-    def last_us(self, view: str, owner: int) -> int | None:
-        """Return when an owner's memory was last written to."""
-        for seen in self.views:
-            if seen.view.kind.name == view and (slot := seen.table.slots.get(owner)) is not None:
-                return int(seen.table.last_us[slot])
-        return None
+    def above(self) -> dict[tuple[int, int], IntArray]:
+        """Return when evidence was above a bar in the last queries taken: times by (client, 0) and (0, region)."""
+        parts = [part for seen in self.views for part in seen.above if len(part.time_us)]
+        if not parts:
+            return {}
+        client = np.concatenate([part.client for part in parts])
+        owner = np.where(client != 0, np.uint64(0), np.concatenate([part.owner for part in parts]))
+        order = np.lexsort((times := np.concatenate([part.time_us for part in parts]), owner, client))
+        client, owner, times = client[order], owner[order], times[order]
+        starts = np.flatnonzero(np.r_[True, (client[1:] != client[:-1]) | (owner[1:] != owner[:-1])])
+        parts_of = np.split(times, starts[1:])
+        names = zip(client[starts].tolist(), owner[starts].tolist(), strict=True)
+        return dict(zip(names, parts_of, strict=True))
 
     def take(self, queries: Queries) -> list[Alarm]:
         """Take queries in order of (event time, event id); return alarms by query, the client's own first."""
@@ -168,6 +253,7 @@ class Memory:
         found: list[tuple[int, int, Alarm]] = []
         unlike = np.ones(queries.n)
         for number, seen in enumerate(self.views):
+            seen.above = []
             rows = np.flatnonzero(seen_by(seen.view.kind, queries))
             owner = owners(seen.view.kind, queries)
             # Whoever is in a piece must find room in it; what is found does not depend on how queries are cut.

@@ -13,6 +13,7 @@ import numpy as np
 from regate.detectors.attack import manner
 from regate.detectors.attack.fingerprints import Registry
 from regate.detectors.attack.memory import Alarm, Piece
+from regate.detectors.attack.ongoing import QUIET_US
 from regate.detectors.attack.pattern import MOST_INCIDENTS, MOST_PRINTS, Pattern
 from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
 from regate.detectors.columns import HashArray, IntArray
@@ -108,7 +109,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A pattern has come back."""
+    """A pattern has come back, or is still there."""
 
     row: int
     client: int  # 0: under many
@@ -116,6 +117,9 @@ class Again:
     by: str  # "queries" or "manner"
     level: float
     bar: float
+    news: bool = True
+    seen: int = 0  # of news: times that the pattern was seen by then, and under how many clients
+    clients: int = 0
 
 
 @dataclass(slots=True)
@@ -126,6 +130,11 @@ class Hits:
     level: float
     number: int  # of the client's queries, or of entries, at the last hit
     prints: tuple[int, ...] = ()  # that were hit last: who stays about one of them repeats no attack
+    last_us: int = 0  # time of the last hit
+
+    def goes_on(self, level: float, bar: float, now_us: int) -> bool:
+        """Return whether this was told, and not so long ago that it would be news again."""
+        return level > bar and now_us - self.last_us <= QUIET_US
 
 
 @dataclass(slots=True)
@@ -173,6 +182,14 @@ class Recurrence:
         capture = self.captures.pop(client, None)
         if capture is not None:
             self._seal(capture)
+
+    def succeed(self, before: Recurrence) -> None:
+        """Take over what is known, with what was being kept of attacks that go on."""
+        for client in sorted(before.captures):
+            before.end(client)
+        self.registry.evicted, self.registry.gone = before.registry.evicted, before.registry.gone
+        self.registry.learn(one.pattern for one in before.registry.known.values())
+        self.changed = before.changed
 
     def look(self, entries: Entries, pieces: list[Piece], time_us: IntArray, start: int, end: int) -> list[Again]:
         """Take entries from ``start`` to ``end``; return what has come back.
@@ -248,8 +265,7 @@ class Recurrence:
         mine = self.registry.known.get(capture.pattern)
         if mine is not None and not mine.pattern.like and len(mine.pattern.incidents) == 1:
             self.registry.put(replace(mine.pattern, like=name), prints=False)
-        self._seen(name, client, None)
-        return [Again(row, client, name, "manner", best, manner.ALIKE)]
+        return [self._counted(Again(row, client, name, "manner", best, manner.ALIKE), client, None)]
 
     def _looked(self, entries: Entries, start: int, stop: int, time_us: IntArray) -> list[Again]:
         found: list[Again] = []
@@ -272,38 +288,42 @@ class Recurrence:
     ) -> list[Again]:
         gain, miss = float(np.log(HIT_SHARE / rate)), float(np.log((1.0 - HIT_SHARE) / (1.0 - rate)))
         before = self.hits.pop(client, None)
-        level = 0.0
-        prints: tuple[int, ...] = ()
-        if before is not None and before.pattern == name:
-            level, prints = max(before.level + miss * (number - before.number - 1), 0.0), before.prints
-        told = level > BAR
-        gain = 0.0 if which in prints else gain
-        self.hits[client] = Hits(name, max(level + gain, 0.0), number, _with(prints, which))
+        if before is None or before.pattern != name:
+            before = Hits(name, 0.0, number - 1)
+        level = max(before.level + miss * (number - before.number - 1), 0.0)
+        told = before.goes_on(level, BAR, now_us)
+        level = max(level + (0.0 if which in before.prints else gain), 0.0)
+        self.hits[client] = Hits(name, level, number, _with(before.prints, which), now_us)
         while len(self.hits) > MOST_CLIENTS:
             del self.hits[next(iter(self.hits))]
-        if told or level + gain <= BAR:
-            return []
-        self._seen(name, client, now_us)
-        return [Again(row, client, name, "queries", level + gain, BAR)]
+        return self._back(client, Again(row, client, name, "queries", level, BAR, not told), now_us)
 
     def _by_crowd(
         self, name: str, which: int, client: int, rate: float, now: int, row: int, now_us: int
     ) -> list[Again]:
         before = self.crowds.get(name, Hits(name, 0.0, now))
         level = max(before.level - (CROWD_LIFT - 1.0) * rate * (now - before.number), 0.0)
-        told = level > CROWD_BAR
+        told = before.goes_on(level, CROWD_BAR, now_us)
         level += 0.0 if which in before.prints else float(np.log(CROWD_LIFT))
-        self.crowds[name] = Hits(name, level, now, _with(before.prints, which))
-        if told or level <= CROWD_BAR:
-            return []
-        self._seen(name, client, now_us)
-        return [Again(row, 0, name, "queries", level, CROWD_BAR)]
+        self.crowds[name] = Hits(name, level, now, _with(before.prints, which), now_us)
+        return self._back(client, Again(row, 0, name, "queries", level, CROWD_BAR, not told), now_us)
 
-    def _seen(self, name: str, client: int, now_us: int | None) -> None:
+    def _back(self, client: int, again: Again, now_us: int) -> list[Again]:
+        if again.level <= again.bar:
+            return []
+        return [self._counted(again, client, now_us) if again.news else again]
+
+    def _counted(self, again: Again, client: int, now_us: int | None) -> Again:
+        now = self._seen(again.pattern, client, now_us)
+        return replace(again, seen=now.seen, clients=now.distinct_clients)
+
+    def _seen(self, name: str, client: int, now_us: int | None) -> Pattern:
         pattern = self.registry.known[name].pattern
         last = pattern.last_us if now_us is None else max(pattern.last_us, now_us)
-        self.registry.put(replace(pattern.under(client), seen=pattern.seen + 1, last_us=last), prints=False)
+        now = replace(pattern.under(client), seen=pattern.seen + 1, last_us=last)
+        self.registry.put(now, prints=False)
         self.changed.add(name)
+        return now
 
     def told(self) -> tuple[list[Pattern], list[str]]:
         """Return the patterns that changed since the last call, and those that gave way, for other shards."""

@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
+from regate.detectors.attack.beside import SIGNS
 from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.memory import Seen
 from regate.detectors.attack.pattern import packed, unpacked
 from regate.detectors.attack.queries import ByteArray, Queries, joined, of_columns
 from regate.detectors.attack.recurrence import Capture, Hits, Recent, Recurrence
-from regate.detectors.attack.watch import AttackWatch, Open
-from regate.detectors.finding import Finding
+from regate.detectors.attack.watch import AttackWatch
+from regate.detectors.columns import IntArray
 
 # 1,024 slots are half a megabyte.
 SLOTS_A_CHUNK = 1_024
 WAITING_A_CHUNK = 4_000
 PREFIX = "attack/"
+INCIDENTS = f"{PREFIX}incidents"
 
 
 def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
@@ -30,21 +32,18 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
         {
             "reference": watch.memory.reference.digest,
             "accused": list(watch.accused),
-            "opened": watch.opened,
-            "untold": watch.untold,
             "queries": watch.memory.queries,
             "nameless": watch.memory.nameless,
             "views": [[len(one.table.slots), one.table.evicted, one.tide.off] for one in watch.memory.views],
-            "open": [
-                [whom, one.view, one.owner, one.last_us, one.finding.model_dump(mode="json")]
-                for whom, one in sorted(watch.open.items())
-            ],
         },
         {},
     )
+    yield from watch.incidents.chunks(INCIDENTS)
     for seen in watch.memory.views:
         name, table, used = seen.view.kind.name, seen.table, len(seen.table.slots)
         yield f"{PREFIX}{name}/tide", {}, {"owner": seen.tide.owner, "logs": seen.tide.logs}
+        last_us: IntArray = np.fromiter(seen.last.values(), np.int64, len(seen.last))
+        yield f"{PREFIX}{name}/above", {}, {"whom": np.fromiter(seen.last, np.uint64, len(seen.last)), "last": last_us}
         for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
             own = slice(start, min(start + SLOTS_A_CHUNK, used))
             yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in ARRAYS}
@@ -58,18 +57,15 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
 
 
 def restore(watch: AttackWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
-    """Take back what `chunks` gave, when it was made with the same reference."""
+    """Take back what `chunks` gave; all but open incidents only when it was made with the same reference."""
+    watch.incidents.restore(INCIDENTS, own)
+    watch.memory.beside.signs.restore(SIGNS, own)
     said = own.get(f"{PREFIX}watch")
     if said is None or said[0]["reference"] != watch.memory.reference.digest:
         return
     meta = said[0]
     watch.accused = dict.fromkeys(meta["accused"])
-    watch.opened, watch.untold = meta["opened"], meta["untold"]
     watch.memory.queries, watch.memory.nameless = meta["queries"], meta["nameless"]
-    watch.open = {
-        whom: Open(Finding.model_validate(finding), view, int(owner), last_us)
-        for whom, view, owner, last_us, finding in meta["open"]
-    }
     for seen, (used, evicted, off) in zip(watch.memory.views, meta["views"], strict=True):
         _restore_view(seen, own, used, evicted, off)
     watch.memory.beside.restore(own)
@@ -86,6 +82,8 @@ def _restore_view(
     table.evicted, seen.tide.off = evicted, off
     if (tide := own.get(f"{start}tide")) is not None:
         seen.tide.owner, seen.tide.logs = tide[1]["owner"], tide[1]["logs"]
+    if (above := own.get(f"{start}above")) is not None:
+        seen.last = dict(zip(above[1]["whom"].tolist(), above[1]["last"].tolist(), strict=True))
     pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{start}slots/")]
     if sum(len(piece["seen"]) for piece in pieces) == used and pieces:  # a lost chunk: memory starts anew
         for name in ARRAYS:
@@ -138,9 +136,9 @@ def _restore_registry(recurrence: Recurrence, own: Mapping[str, tuple[dict[str, 
 
 
 def _hits(one: Hits) -> list[Any]:
-    return [one.pattern, one.level, one.number, list(one.prints)]
+    return [one.pattern, one.level, one.number, list(one.prints), one.last_us]
 
 
 def _of_hits(said: list[Any]) -> Hits:
-    pattern, level, number, prints = said
-    return Hits(pattern, level, number, tuple(prints))
+    pattern, level, number, prints, last_us = said
+    return Hits(pattern, level, number, tuple(prints), last_us)

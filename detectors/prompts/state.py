@@ -16,7 +16,6 @@ PREFIX = "prompts/"
 # Known texts are 210 bytes each and an id of up to 200 characters, those sent lately 400 bytes.
 TEXTS_A_CHUNK = 1_000
 WAITING_A_CHUNK = 1_500  # 400 bytes each
-SIGNS_A_CHUNK = 250  # a finding is one or two kilobytes
 
 Chunk = tuple[str, dict[str, Any], Arrays]
 
@@ -24,18 +23,17 @@ Chunk = tuple[str, dict[str, Any], Arrays]
 def chunks(watch: PromptWatch) -> Iterator[Chunk]:
     """Return the chunks of one model's prompts."""
     counts = {"texts": watch.texts, "coded": watch.coded, "number": watch.recent.number, "dropped": watch.bets.dropped}
-    libraries, said = _libraries(watch), watch.signs.state()
+    libraries = _libraries(watch)
     meta = {
         **counts,
         "salt": f"{watch.reference.salt:016x}",
         "reference": watch.reference.digest,
+        "known": len(watch.library),
         "plain": sorted(watch.plain),
         "evicted": {name: library.evicted for name, library in libraries.items()},
-        "signs": {name: value for name, value in said.items() if name != "open"},
     }
     yield f"{PREFIX}watch", meta, {}
-    for number, start in enumerate(range(0, len(said["open"]), SIGNS_A_CHUNK)):
-        yield f"{PREFIX}signs/{number:06}", {"open": said["open"][start : start + SIGNS_A_CHUNK]}, {}
+    yield from watch.signs.chunks(f"{PREFIX}signs")
     yield f"{PREFIX}bets", {}, watch.bets.state()
     for name, library in libraries.items():
         for number, start in enumerate(range(0, len(library), TEXTS_A_CHUNK)):
@@ -52,12 +50,12 @@ def chunks(watch: PromptWatch) -> Iterator[Chunk]:
 def restore(watch: PromptWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
     """Take back what `chunks` gave, when it was made under the same salt; bets only with the same reference."""
     meta = own.get(f"{PREFIX}watch", ({}, {}))[0]
+    watch.lost = True
     if meta.get("salt") != f"{watch.reference.salt:016x}":
         return
     watch.texts, watch.coded, watch.recent.number = meta["texts"], meta["coded"], meta["number"]
     watch.plain = set(meta["plain"])
-    opened = [said["open"] for name, (said, _) in sorted(own.items()) if name.startswith(f"{PREFIX}signs/")]
-    watch.signs.restore({**meta["signs"], "open": [one for part in opened for one in part]})
+    watch.signs.restore(f"{PREFIX}signs", own)
     if f"{PREFIX}bets" in own and meta["reference"] == watch.reference.digest:
         watch.bets.restore(own[f"{PREFIX}bets"][1])
         watch.bets.dropped = meta["dropped"]
@@ -66,6 +64,7 @@ def restore(watch: PromptWatch, own: Mapping[str, tuple[dict[str, Any], Arrays]]
         for piece, both in sorted(own.items()):
             if piece.startswith(f"{PREFIX}{name}/"):
                 _add(watch, name, library, *both)
+    watch.lost = len(watch.library) < meta["known"]
     waiting = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}waiting/")]
     watch.waiting = [of_columns(arrays) for arrays in waiting]
 

@@ -51,6 +51,7 @@ class PromptWatch:
     plain: set[str] = field(default_factory=set)  # patterns that normal texts match: told in a coat only
     texts: int = 0
     coded: int = 0
+    lost: bool = False  # a snapshot held more known patterns than could be read back
     timed: bool = True  # False: a backtest by rows, whose numbers stand for times; incidents do not end
     _usual: Library = field(init=False)
 
@@ -96,6 +97,10 @@ class PromptWatch:
         self.reference, self._usual = reference, reference.usual_library()
         self.bets = Bets()
         self._see_plain()
+
+    def given_up(self, closed_us: int, why: str) -> list[Finding]:
+        """End all incidents, because nobody watches these texts any more; return the revisions."""
+        return [_named(finding) for finding in self.signs.end_all(closed_us, why)]
 
     def learn_all(self, said: dict[str, Any], arrays: Arrays) -> None:
         """Take what `Library.entries` of another library of this model gave.

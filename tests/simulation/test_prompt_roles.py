@@ -141,6 +141,10 @@ def test_imported_prompts_are_known_in_any_coat_and_forgotten_when_taken_back(tm
     assert match.id == "jailbreaks/pirate"
     again = core.load(str(HOME), core.dump(state))
     assert again.core.models[KEY].prompts.library.ids() == ("jailbreaks/pirate",)  # type: ignore[union-attr]
+    lossy = {name: data for name, data in core.dump(state).items() if "/prompts/library/" not in name}
+    assert len(lossy) < len(core.dump(state))
+    again = core.load(str(HOME), lossy)  # what the lost chunk held stands in control, too
+    assert again.core.models[KEY].prompts.library.ids() == ("jailbreaks/pirate",)  # type: ignore[union-attr]
     gone = prompts_gone(f"{KEY.placement}#jailbreaks/0000")
     core.step(state, StepInput(control=(Record("regate.control.v1", 0, len(control), 0, gone.key, None, ()),)))
     assert watch.library.ids() == ()

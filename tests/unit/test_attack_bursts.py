@@ -16,10 +16,11 @@ from regate.detectors.attack.crowd import Crowd, CrowdReference
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.hyperloglog import REGISTERS, distinct, registers
 from regate.detectors.attack.memory import Memory
+from regate.detectors.attack.ongoing import QUIET_US
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.sign import Sign
-from regate.detectors.attack.signs import QUIET_US, Signs
+from regate.detectors.attack.signs import Signs
 from regate.detectors.attack.watch import hex_name
 from regate.detectors.columns import Numeric, Slice
 from regate.detectors.finding import Finding

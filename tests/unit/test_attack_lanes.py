@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.attacks.traffic import START_US, Traffic, attack, benign, benign_client, table, woven
-from tests.attack_traffic import KEY, client_hash, config_of, rows_of
+from tests.attack_traffic import KEY, client_hash, config_of, restarted, rows_of
 
 from regate.daemon.backtest import Backtest, Options
 from regate.daemon.files.table import read_table
@@ -19,9 +19,11 @@ from regate.detectors.attack.clients import RINGS
 from regate.detectors.attack.codec import packed, unpacked
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
+from regate.detectors.attack.ongoing import QUIET_US
 from regate.detectors.attack.queries import ordered
 from regate.detectors.attack.reference import AttackReference
 from regate.detectors.attack.views import REGION
+from regate.detectors.attack.watch import AttackWatch
 from regate.detectors.build import build_profile
 from regate.detectors.columns import Categorical, Numeric, Slice
 from regate.detectors.decide import FOREVER, Shard
@@ -86,6 +88,64 @@ def test_findings_do_not_depend_on_how_queries_are_cut(reference: AttackReferenc
     assert whole
     for size in (1, 7, 50, 200):
         assert told(reference, rows, size) == whole
+
+
+HOUR_US = 3_600_000_000
+
+
+def day() -> Slice:
+    """Return a day of attacks that pause, go on and come back, under one id and under many, among normal clients."""
+    walk, steps = (
+        attack(POPULATION, kind, np.random.default_rng((9, 7)), 150) for kind in ("boundary walk", "finite differences")
+    )
+    scenes: list[tuple[float, str, np.ndarray]] = [
+        (0.0, "evil", walk[:70]),
+        (0.5, "evil", walk[70:100]),
+        (2.0, "evil", walk[100:]),
+        (4.0, "again", walk[:90]),
+        (4.5, "new", steps[:90]),
+        (7.0, "new", steps[90:]),
+        (8.0, "again", walk[90:]),
+        (9.5, "evil", np.r_[walk[-1:], POPULATION.draw(np.random.default_rng(1), 20)]),
+    ]
+    parts = []
+    for number, (hour, name, x) in enumerate(scenes):
+        rng = np.random.default_rng((23, number))
+        others = [(f"good{which}", "fresh", POPULATION.draw(rng, 12)) for which in range(4)]
+        made = woven(POPULATION, [(name, "attack", x), *others], rng, START_US + int(hour * HOUR_US))
+        if name == "new":
+            rotating = np.array([f"new{number}-{row}" for row in range(len(made.x))])
+            made = replace(made, client=np.where(made.client == "new", rotating, made.client))
+        parts.append(made)
+    names = ("x", "client", "kind", "score", "time_us")
+    return rows_of(Traffic(*(np.concatenate([getattr(part, name) for part in parts]) for name in names)))
+
+
+def watch_over(reference: AttackReference, rows: Slice, size: int, restart: int = -1) -> list[Finding]:
+    watch, found = AttackWatch(KEY, "sha256:profile", Memory(reference)), []
+    for number, start in enumerate(range(0, rows.n, size)):
+        found += watch.decide(reference.queries(rows.cut(slice(start, start + size))))
+        if number == restart:
+            watch = restarted(watch)
+    return [*found, *watch.close(int(rows.event_time_us[-1]) + 2 * QUIET_US)]
+
+
+def test_findings_and_their_ends_do_not_depend_on_slices_or_restarts(reference: AttackReference) -> None:
+    rows = day()
+    whole = watch_over(reference, rows, rows.n)
+    assert {one.incident for one in whole} == {one.id for one in whole if not one.revision}
+    assert sorted(one.incident for one in whole if one.revision) == sorted(one.id for one in whole if not one.revision)
+    assert any(one.subject.startswith("pattern:") and one.kind == "attack" for one in whole)
+    assert any(one.kind == "recurrence" for one in whole)
+    # Half an hour is a pause, what comes after more than an hour another incident; who asks normally then is in none.
+    evil = [one for one in whole if one.subject == f"{client_hash('evil'):016x}" and one.kind == "attack"]
+    assert [one.revision for one in evil] == ["", "recovered", "", "recovered"]
+    assert [round((one.detected_us - START_US) / HOUR_US, 1) for one in evil] == [0.0, 1.5, 2.0, 3.0]
+    assert [one.detected_us for one in whole] == sorted(one.detected_us for one in whole)
+    for size in (1, 7, 50, 200):
+        assert watch_over(reference, rows, size) == whole, size
+    for restart in (0, 3, 6, 11):
+        assert watch_over(reference, rows, 50, restart) == whole, restart
 
 
 def test_a_retry_is_no_evidence(reference: AttackReference) -> None:

@@ -59,7 +59,9 @@ def test_tables_are_full_and_then_nothing_grows() -> None:
 def test_ten_million_queries_of_a_million_clients() -> None:
     watch, sizes, resident = asked(10_000_000, 1_000_000, 20_000, None)
     assert watch.memory.queries == 10_000_000
-    print(f"bytes held {sizes}, resident kB {resident}, open {len(watch.open)}, evicted {watch.memory.evicted}")
+    print(
+        f"bytes held {sizes}, resident kB {resident}, open {len(watch.incidents.open)}, evicted {watch.memory.evicted}"
+    )
     assert sizes[-1] <= 1.02 * sizes[1], sizes
     assert resident[-1] - resident[2] <= 60_000, resident
     arrays = [getattr(seen.table, name) for seen in watch.memory.views for name in ARRAYS]

@@ -271,10 +271,10 @@ def records(given: Sequence[OutRecord], start: int = 0) -> tuple[Record, ...]:
     )
 
 
-def cells(config: ModelConfig, profile: Profile, made: Traffic, first_id: int) -> Batch:
+def cells(config: ModelConfig, profile: Profile, made: Traffic, first_id: int, until_us: int = FOREVER - 1) -> Batch:
     state = Partition()
     parts = tuple(observe(state, [rows_of(made, first_id)], {KEY: watched(config, profile)}, Watched()))
-    frames = encode_frames(Frame("telemetry-0", FOREVER - 1, parts=parts, sources=("telemetry-0",)))
+    frames = encode_frames(Frame("telemetry-0", until_us, parts=parts, sources=("telemetry-0",)))
     log = [Record("cells", 0, number, 0, None, frame) for number, frame in enumerate(frames)]
     return Batch("cells", 0, 0, len(log), log)
 
@@ -308,6 +308,52 @@ def test_another_shard_knows_a_pattern_from_the_control_topic(profiled: tuple[Mo
     core.step(first, StepInput(control=records([pattern_gone(KEY, name)], 30)))
     assert first.core.models[KEY].attack.recurrence.registry.known == {}  # type: ignore[union-attr]
     assert not [chunk for chunk in core.dump(first) if "#" in chunk and "pattern/" in chunk]
+
+
+def test_a_pattern_whose_chunk_is_lost_is_learned_again_from_control(profiled: tuple[ModelConfig, Profile]) -> None:
+    config, profile = profiled
+    core = DecideCore(1)
+    first = core.initial("0")
+    core.step(first, StepInput(control=records([document_record(config, 1), *profile_records(profile, 1)])))
+    x = queries_of("finite differences", 1)
+    batch = cells(config, profile, traffic(x, 1, "evil", START_US), 1, LATER_US)
+    out = core.step(first, StepInput((batch,)))
+    core.step(first, StepInput(control=records(told(out, "control"), 10)))
+    core.step(first, StepInput(control=records([pattern_record(KEY, a_pattern(1), 1)], 20)))
+    core.step(first, StepInput(control=records([pattern_gone(KEY, "p1")], 21)))
+    (name,) = first.core.models[KEY].attack.recurrence.registry.known  # type: ignore[union-attr]
+    chunks = core.dump(first)
+    kept = {one: data for one, data in chunks.items() if not one.endswith(f"attack/pattern/{name}")}
+    assert len(kept) == len(chunks) - 1
+    again = core.load("0", kept)
+    # Not the one that was taken back.
+    assert set(again.core.models[KEY].attack.recurrence.registry.known) == {name}  # type: ignore[union-attr]
+    assert core.dump(again) == chunks
+    found = core.step(again, StepInput((cells(config, profile, traffic(x, 2, "other", LATER_US), 100_000),)))
+    kinds = [decode_event(one.value, "finding", Finding).kind for one in told(found, "findings")]
+    assert "recurrence" in kinds
+    # Where everything of the lanes is lost, too.
+    bare = core.load("0", {one: data for one, data in chunks.items() if "/attack/" not in one})
+    assert set(bare.core.models[KEY].attack.recurrence.registry.known) == {name}  # type: ignore[union-attr]
+
+
+def test_what_a_new_profile_does_not_watch_any_more_is_told_to_have_ended(
+    profiled: tuple[ModelConfig, Profile],
+) -> None:
+    config, profile = profiled
+    core = DecideCore(1)
+    state = core.initial("0")
+    core.step(state, StepInput(control=records([document_record(config, 1), *profile_records(profile, 1)])))
+    made = traffic(queries_of("finite differences", 1), 1, "evil", START_US)
+    batch = cells(config, profile, made, 1, int(made.time_us[-1]) + 1_000_000)
+    said = [
+        decode_event(one.value, "finding", Finding) for one in told(core.step(state, StepInput((batch,))), "findings")
+    ]
+    opened = {one.incident for one in said if one.family == "attack"}
+    out = core.step(state, StepInput(control=records(profile_records(replace(profile, attack=None), 2), 20)))
+    ends = [decode_event(one.value, "finding", Finding) for one in told(out, "findings")]
+    assert opened
+    assert {(one.incident, one.revision) for one in ends} == {(one, "recovered") for one in opened}
 
 
 def test_a_damaged_pattern_is_refused_and_the_rest_goes_on(profiled: tuple[ModelConfig, Profile]) -> None:

@@ -18,7 +18,8 @@ from tests.prompt_coats import COATS
 from tests.prompt_traffic import CONFIG, KEY, ROWS, column, profile, traffic
 from tests.telemetry_streams import Pipeline, pick
 
-from regate.config.errors import PoisonError
+from regate.config.errors import ConfigError, PoisonError
+from regate.config.model import Feature, ModelConfig
 from regate.detectors import decide_state
 from regate.detectors.arrays import pack, unpack
 from regate.detectors.build import build_profile
@@ -265,6 +266,31 @@ def test_another_profile_keeps_what_is_known() -> None:
     run.shard.configure(KEY, build_profile(CONFIG, KEY, rows, calibrate_seconds=0, events_per_second=50.0), CONFIG)
     assert watch_of(run).library.ids() == ("keeper",)
     assert watch_of(run).signs.opened == 1
+
+
+def only_texts(rows: Slice) -> Slice:
+    """Return rows with a text each and nothing else, once a second: too seldom for a rhythm."""
+    times = rows.event_time_us[0] + np.arange(rows.n) * 1_000_000
+    bare = replace(rows, features={}, prediction=None, scores={}, latency_ms=None, error=None, cohorts={}, client=None)
+    return replace(bare, event_time_us=times, arrival_us=times + 50_000)
+
+
+def test_a_model_of_nothing_but_texts_is_watched() -> None:
+    config = ModelConfig(model="chat", features={"prompt": Feature(type="text", privacy="hash")})
+    reference = only_texts(traffic(seed=3))
+    made = Profile.from_bytes(build_profile(config, KEY, reference, events_per_second=1.0).to_bytes())
+    assert {chart.family for chart in made.charts if chart.watchable} == {"data_quality"}
+    run = Pipeline(["telemetry-0"], (made,), config)
+    assert watch_of(run).learn("keeper", KNOWN)
+    events = only_texts(traffic(seed=8, sent={700: (base64_of(KNOWN), 0)}))
+    run.feed("telemetry-0", events)
+    run.end()
+    assert [(one.kind, one.subject) for one in run.findings] == [("recurrence", "pattern:keeper")]
+
+    off = {"detection": config.detection.model_copy(update={"families": {"data_quality": 0.0}})}
+    for update in ({"features": {"prompt": Feature(type="text", watch=False)}}, off):
+        with pytest.raises(ConfigError, match="no chart can be watched"):
+            build_profile(config.model_copy(update=update), KEY, reference, events_per_second=1.0)
 
 
 def test_bounded_memory() -> None:

@@ -19,6 +19,7 @@ from regate.daemon.wire.decode import ARROW, Decoder
 from regate.daemon.wire.hashing import hash_texts
 from regate.daemon.wire.reasons import Reason
 from regate.detectors.columns import Categorical, ModelKey, Numeric
+from regate.detectors.views import event_view
 
 CONFIG = ModelConfig(
     model="loan",
@@ -405,6 +406,40 @@ def test_arrow_and_json_give_equal_slices() -> None:
     assert one.scores["1"].tolist() == two.scores["1"].tolist()
     assert texts(one.cohorts["sex"]) == texts(two.cohorts["sex"])
     assert two.arrival_us.tolist() == [1_700_000_000_000_000] * 4 + [1_700_000_000_001_000] * 2
+
+
+def test_events_without_a_client_are_nobodys_in_every_encoding() -> None:
+    decoder = Decoder({("default", "loan"): CONFIG}, salt=9)
+    given = ["ann", None, "bob", "", None, "ann"]
+    ann, bob = hash_texts(["ann", "bob"], 9).tolist()
+    wanted = [ann, 0, bob, 0, 0, ann]
+    place = table().column_names.index("client")
+    plain = [event(i, client=name) for i, name in enumerate(given)]
+    for one in (plain[1], plain[4]):
+        del one["client"]
+    columns = [
+        pa.array(given),
+        pa.array(given).dictionary_encode(),
+        pa.array(given, pa.large_string()),
+    ]
+    batches = [
+        records(*plain),
+        records(*(wrapped(one, type="io.regate.telemetry.v1", source="/desk/4") for one in plain)),
+        *([arrow(table().set_column(place, "client", column))] for column in columns),
+    ]
+    for batch in batches:
+        decoded = decoder.decode(batch)
+        assert decoded.refused == []
+        (got,) = decoded.slices
+        assert got.client is not None
+        assert got.client.tolist() == wanted
+    numbered = table().set_column(place, "client", pa.array([7.0, None, float("nan"), 7.0, 8.0, 8.0]))
+    (got,) = decoder.decode([arrow(numbered)]).slices
+    assert got.client is not None
+    assert (got.client != 0).tolist() == [True, False, False, True, True, True]
+    view = event_view(got, np.zeros(6, dtype=np.int16)).column("client")
+    assert isinstance(view, Categorical)
+    assert (view.codes < 0).tolist() == [False, True, True, False, False, False]
 
 
 def test_arrow_rows_that_are_bad_are_refused_by_number_and_the_others_pass() -> None:

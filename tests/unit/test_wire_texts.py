@@ -137,6 +137,17 @@ def test_a_reference_from_the_bus_has_them_in_the_order_of_time() -> None:
     assert texts(joined(parts).texts["prompt"]) == ["text 2", "text 1", "text 0"]
 
 
+def test_a_reference_from_the_bus_keeps_its_clients_where_some_batches_have_none() -> None:
+    named = only([record(event(0, "a", client="ann"), 0)])
+    nameless = only([record(event(1, "b", client=None), 1)])
+    assert named.client is not None
+    assert nameless.client is None
+    got = joined([nameless, named]).client
+    assert got is not None
+    assert sorted(got.tolist()) == [0, int(named.client[0])]
+    assert joined([nameless, nameless]).client is None
+
+
 def test_long_texts_are_the_wires_matter() -> None:
     decoder = Decoder({("default", "chat"): CONFIG}, Limits(record_bytes=5_000))
     decoded = decoder.decode([record(event(0, "x" * 6_000)), record(event(1, "y" * 4_000), 1)])
