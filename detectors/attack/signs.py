@@ -14,10 +14,10 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import six
 
-# An hour without another sign ends an incident of queries; labels come seldom, theirs ends after a day.
+# An hour without another sign ends an incident of queries. Labels come seldom, budgets are a day's: a day ends theirs.
 QUIET_US = 3_600_000_000
-LABELS_QUIET_US = 24 * QUIET_US
-OF_LABELS = frozenset({"labels", "flips"})
+LONG_QUIET_US = 24 * QUIET_US
+BY_DAY = frozenset({"labels", "flips", "volume"})
 # Open incidents at once; what finds no room is counted.
 MOST_OPEN = 1_000
 SEVERITY = 0.5
@@ -86,7 +86,7 @@ class Signs:
     def _ended(self, now_us: int) -> list[Finding]:
         due = []
         for place, first in self.open.items():
-            quiet = LABELS_QUIET_US if place.partition("/")[0] in OF_LABELS else QUIET_US
+            quiet = LONG_QUIET_US if place.partition("/")[0] in BY_DAY else QUIET_US
             if self.last[place] + quiet < now_us:
                 due.append((self.last[place] + quiet, place, first))
         found = []
