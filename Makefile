@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install lock check test test-slow demo clean schemas
+.PHONY: install lock check test test-core test-bus test-slow demo clean schemas
 
 install: $(STAMP)
 
@@ -26,9 +26,15 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_frame.py
 
+# Two processes at once, one a core; apart also because the Kafka client's threads draw from the global random, which
+# property tests must not see. What each printed comes whole, when it has ended; a failure of one ends both with an error.
 test: check
-	# Two processes: the Kafka client's threads draw from the global random, which property tests must not see.
+	$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-core test-bus
+
+test-core: install
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/property tests/simulation
+
+test-bus: install
 	$(BIN)/python -m pytest -q -m "not slow" tests/integration tests/e2e
 
 test-slow: install

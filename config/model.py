@@ -123,6 +123,8 @@ class Detection(Strict):
     period_days: float = Field(default=30.0, gt=0)
     # Weight of a family's charts in the budget, 1 where nothing is said; 0 turns the family's charts off.
     families: dict[Family, Annotated[float, Field(ge=0)]] = {}
+    # Different queries of any kind that one client may ask within a day (UTC); None: any number.
+    distinct_queries_per_day: int | None = Field(default=None, ge=1)
     max_charts: int = Field(default=4000, ge=1)  # beyond it charts are dropped by weight, and listed
     strata: Literal["none", "hour", "weekday", "hour_of_week"] = "none"
     allowed_lateness_seconds: float = Field(default=10.0, gt=0)

@@ -101,6 +101,8 @@ class Backtest:
             trained=None if options.trained is None else training_rows(options.trained, table.config),
             progress=progress,
         )
+        if options.clock == "rows" and table.config.detection.distinct_queries_per_day is not None:
+            self.notes.append("no budget of distinct queries a day: row numbers are no times; --clock event knows days")
         if not table.has_label:
             self.notes.append("no performance chart: the file has no labels")
         elif not any(chart.family == "performance" for chart in self.profile.charts):

@@ -95,6 +95,7 @@ def build_profile(
         sample, chosen, traffic, block_rows=block_rows, seconds=seconds, seed=seed, progress=tell
     )
     attack, said = _attack(config, sample, seed, trained)
+    said = (*said, *_uncounted(config, attack))
     profile = Profile(
         key=key,
         layout=sample.layout,
@@ -136,9 +137,17 @@ def _attack(
         return found, (f"attack lanes: {found.clients} clients in the reference, so attacks are seen by region only",)
     odd = ", ".join(f"{client:016x}" for client in found.trimmed[:_TOLD_CLIENTS])
     labels = labels_of(reference.outcomes, reference.rows.client, reference.delivery.contradicted)
-    found = replace(found, habits=replace(found.habits, labels=labels))
+    asked = replace(found.habits.volume, asked=config.detection.distinct_queries_per_day or 0)
+    found = replace(found, habits=replace(found.habits, labels=labels, volume=asked))
     kept_out = f"attack lanes: {len(found.trimmed)} of {found.clients} clients kept out for review: {odd}"
     return found, (kept_out, *found.habits.notes())
+
+
+def _uncounted(config: ModelConfig, attack: AttackReference | None) -> tuple[str, ...]:
+    """Return that a budget of distinct queries was set and nobody counts: it takes the attack lanes by client."""
+    if config.detection.distinct_queries_per_day is None or (attack is not None and attack.habits.volume.asked):
+        return ()
+    return ("distinct_queries_per_day: off, there are no attack lanes by client",)
 
 
 def _prompts(config: ModelConfig, key: ModelKey, rows: Slice) -> tuple[PromptReference | None, tuple[str, ...]]:

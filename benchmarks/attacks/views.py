@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from benchmarks.attacks.__main__ import KEY, SLICE, rows_of, upper
+from benchmarks.attacks.measure import KEY, SLICE, answered, interval, sliced
 from benchmarks.attacks.traffic import START_US, Population, Traffic, benign, pictures, real, table
 
 from regate.detectors.attack.fitting import fitted
@@ -43,8 +43,10 @@ def timed(traffic: Traffic, seed: int, *, clockwork: bool) -> Slice:
             times[own] = times[own[0]] + gap * np.arange(len(own))
     order = np.argsort(times, kind="stable")
     columns = {name: getattr(traffic, name)[order] for name in ("x", "client", "kind", "score")}
-    rows, _ = rows_of(replace(traffic, **columns, time_us=times[order]))
-    return replace(rows, latency_ms=np.exp(rng.normal(np.log(12.0), 0.3, n)))
+    rows = sliced(answered(replace(traffic, **columns)))
+    return replace(
+        rows, event_time_us=times[order], arrival_us=times[order], latency_ms=np.exp(rng.normal(np.log(12.0), 0.3, n))
+    )
 
 
 def queries(references: int, clients: int) -> None:
@@ -71,7 +73,8 @@ def queries(references: int, clients: int) -> None:
             cost = (time.perf_counter() - began) / n * 1e6
             print(f"{population.name} {seed}: {n} queries, {cost:.0f} us each with all lanes, false {told}, {off}")
             total, found = total + n, found + told
-    print(f"all: {len(found)} false findings of {total} queries, upper 95 % limit {upper(len(found)) / total:.1e}")
+    limit = interval(len(found), 0.9)[1] / total
+    print(f"all: {len(found)} false findings of {total} queries, upper 95 % limit {limit:.1e}")
 
 
 def world(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.sign import Sign
 from regate.detectors.attack.signs import Name, Signs
 from regate.detectors.attack.triggers import Triggers
+from regate.detectors.attack.volume import Volume
 from regate.detectors.columns import HashArray, ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.marks import Outcomes
@@ -43,6 +44,7 @@ class Beside:
     probes: Probes = field(init=False)
     triggers: Triggers = field(init=False)
     poison: Poison = field(init=False)
+    volume: Volume = field(init=False)
     signs: Signs = field(default_factory=Signs)
     waiting: list[Sign] = field(default_factory=list)
 
@@ -50,7 +52,7 @@ class Beside:
         """Begin with nothing seen."""
         self.crowd, self.pace = Crowd(self.habits.crowd), Pace(self.habits.pace)
         self.probes, self.triggers = Probes(self.habits.probe), Triggers(self.habits.trigger)
-        self.poison = Poison(self.habits.labels)
+        self.poison, self.volume = Poison(self.habits.labels), Volume(self.habits.volume)
 
     def take(self, queries: Queries, steps: Steps, table: Clients) -> None:
         """Take queries with ids in order, and what client memory says of them."""
@@ -59,6 +61,7 @@ class Beside:
         if self.timed:
             self.waiting += self.crowd.take(queries)
             self.waiting += self.pace.take(steps, queries, table)
+            self.waiting += self.volume.take(steps, queries, len(table.seen))
         self.waiting += self.probes.take(queries, again)
         self.waiting += self.triggers.take(steps, queries)
 
@@ -87,6 +90,7 @@ class Beside:
         yield f"{PREFIX}probes", {}, self.probes.state()
         yield f"{PREFIX}triggers", *self.triggers.state()
         yield f"{PREFIX}poison", *self.poison.state()
+        yield from self.volume.chunks(f"{PREFIX}volume/")
         for number, start in enumerate(range(0, len(self.pace.client), SLOTS_A_CHUNK)):
             own = slice(start, start + SLOTS_A_CHUNK)
             yield f"{PREFIX}pace/{number:06}", {}, {name: getattr(self.pace, name)[own] for name in bursts.ARRAYS}
@@ -102,6 +106,7 @@ class Beside:
         ):
             if PREFIX + name in own:
                 restore(*own[PREFIX + name])
+        self.volume.restore(f"{PREFIX}volume/", own)
         pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}pace/")]
         for name in bursts.ARRAYS if pieces else ():
             setattr(self.pace, name, np.concatenate([piece[name] for piece in pieces]))

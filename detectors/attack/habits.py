@@ -1,4 +1,7 @@
-"""What is usual beside the lanes of client memory: bursts, pace, repetitions, triggers, labels. Part of a reference."""
+"""What is usual beside the lanes of client memory: bursts, pace, repetitions, triggers, labels, volume.
+
+Part of a reference.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
-from regate.detectors.attack import bursts, crowd, poison, probes, triggers
+from regate.detectors.attack import bursts, crowd, poison, probes, triggers, volume
 from regate.detectors.attack.bursts import PaceReference
 from regate.detectors.attack.clients import Steps
 from regate.detectors.attack.crowd import CrowdReference
@@ -16,6 +19,7 @@ from regate.detectors.attack.poison import LabelReference
 from regate.detectors.attack.probes import ProbeReference
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.triggers import CLASSES, PATTERNS, TriggerReference
+from regate.detectors.attack.volume import VolumeReference
 from regate.detectors.columns import BoolArray, HashArray
 from regate.detectors.marks import Outcomes
 
@@ -29,6 +33,7 @@ class Habits:
     probe: ProbeReference = field(default_factory=ProbeReference)
     trigger: TriggerReference = field(default_factory=TriggerReference)
     labels: LabelReference = field(default_factory=LabelReference)
+    volume: VolumeReference = field(default_factory=VolumeReference)
 
     def notes(self) -> tuple[str, ...]:
         """Return why what is off is off, and whom a person should look at."""
@@ -38,6 +43,7 @@ class Habits:
             "timing probes": self.probe.reason,
             "backdoor triggers": self.trigger.reason,
             "poisoned labels": self.labels.reason,
+            "coverage by clients": self.volume.reason,
         }
         odd = ", ".join(f"{client:016x}" for client in self.pace.trimmed)
         return (
@@ -60,6 +66,7 @@ def fitted(queries: Queries, steps: Steps, trimmed: HashArray, names: tuple[str,
         bursts.fitted(steps, queries, clients),
         probes.fitted(queries, again, clients),
         triggers.fitted(steps, queries, keep, names),
+        volume=volume.fitted(steps, queries, keep),
     )
 
 
@@ -80,6 +87,8 @@ def packed(habits: Habits) -> tuple[dict[str, Any], Arrays]:
         "labels": asdict(habits.labels),
         "trigger": trigger,
     }
+    if habits.volume != VolumeReference():  # profiles of before keep their digest, and snapshots made under them
+        meta["volume"] = asdict(habits.volume)
     return meta, {"trigger.place": place, "trigger.count": count[place]}
 
 
@@ -94,6 +103,7 @@ def unpacked(meta: dict[str, Any], arrays: Arrays) -> Habits:
         ProbeReference(**plain["probe"]),
         TriggerReference(**plain["trigger"], count=count.reshape(PATTERNS, CLASSES)),
         LabelReference(**plain["labels"]),
+        VolumeReference(**plain.get("volume", {})),
     )
 
 

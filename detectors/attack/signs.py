@@ -14,9 +14,9 @@ from regate.detectors.columns import ModelKey
 from regate.detectors.finding import Finding
 from regate.detectors.incidents import six
 
-# Labels come seldom: their incidents end after a day without another sign.
-LABELS_QUIET_US = 24 * QUIET_US
-OF_LABELS = frozenset({"labels", "flips"})
+# Labels come seldom, and budgets are a day's: their incidents end after a day without another sign.
+LONG_QUIET_US = 24 * QUIET_US
+BY_DAY = frozenset({"labels", "flips", "volume"})
 SEVERITY = 0.5
 _LOG10_E = float(np.log10(np.e))
 
@@ -70,6 +70,6 @@ class Signs(Incidents):
             profile_digest=profile_digest,
             message=sign.said.replace("{subject}", subject),
         )
-        quiet_us = LABELS_QUIET_US if sign.lane in OF_LABELS else QUIET_US
+        quiet_us = LONG_QUIET_US if sign.lane in BY_DAY else QUIET_US
         self.open[sign.place] = Ongoing(finding, sign.time_us, quiet_us)
         return finding
