@@ -70,9 +70,7 @@ class Steps:
     changed_new: FloatArray  # the same, less what its parent had there
     tree: IntArray  # size of its tree with it, at most 255
     turns: IntArray  # edits of its tree with it that turned: see `_turned`
-    spread: (
-        FloatArray  # of an edit that turned: distance to the remembered one of its tree that lies farthest; else inf
-    )
+    spread: FloatArray  # of an edit that turned: distance to the farthest remembered of its tree; else infinite
     flip: BoolArray  # its answer is not its parent's
     line: FloatArray  # how straight on it goes from the last step
     changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16

@@ -158,8 +158,5 @@ def _view(said: dict[str, Any], arrays: Arrays) -> View:
 
 
 def _habits(meta: dict[str, Any], arrays: Arrays) -> habits.Habits:
-    """Return the habits; profiles of before had none, and their views are off."""
-    if "habits" not in meta:
-        return habits.Habits()
     own = {name.removeprefix("habits."): array for name, array in arrays.items() if name.startswith("habits.")}
     return habits.unpacked(meta["habits"], own)

@@ -147,7 +147,7 @@ def _views(start: AttackReference, queries: Queries, rate: float) -> AttackRefer
         return replace(start, views=(_view(REGION, start, asked.seen_as(REGION), rate, 0),))
     known = queries.some(queries.client != 0)
     steps = Clients(capacity=len(everyone)).take(known, start.tau)
-    start = replace(start, resemblance=resemblance.fitted(steps, np.ones(len(steps.row), dtype=np.bool_)))
+    start = replace(start, resemblance=resemblance.fitted(steps))
     asked.unlike[queries.client != 0] = start.resemblance.unlike(steps, known.n)
     odd = _odd(start, asked.seen_as(CLIENT), len(everyone))
     usual = asked.some(~np.isin(queries.client, odd))
@@ -158,9 +158,8 @@ def _views(start: AttackReference, queries: Queries, rate: float) -> AttackRefer
 
 def _odd(start: AttackReference, asked: _Asked, clients: int) -> HashArray:
     """Return the clients with the largest sums."""
-    steps, values = _walked(start, asked)
-    all_in = np.ones(len(steps.row), dtype=np.bool_)
-    level = _levels(start, asked, _tails(steps, values, all_in))[1]
+    table, steps, values = _walked(start, asked)
+    level = _levels(table, steps, values, _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_)), asked)
     first = np.flatnonzero(steps.first)
     peak = np.maximum.reduceat(level, first)
     client = asked.owner[steps.row[first]]
@@ -169,21 +168,18 @@ def _odd(start: AttackReference, asked: _Asked, clients: int) -> HashArray:
 
 
 def _view(kind: Kind, start: AttackReference, asked: _Asked, rate: float, hidden: int) -> View:
-    steps, values = _walked(start, asked)
+    _, steps, values = _walked(start, asked)
     whole = _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_))
     bar = _bar(start, asked, steps, values, whole, rate, hidden)
     logs = evidence(whole, steps, sums(whole, steps, values))
     return View(kind, whole, round(bar * UNIT), usual_of(asked.owner[steps.row], logs, np.argsort(steps.row)))
 
 
-def _walked(start: AttackReference, asked: _Asked) -> tuple[Steps, dict[str, FloatArray]]:
-    """Return the entries of all reference queries with their lanes."""
-    steps = _table(asked).take(asked.queries, start.tau, asked.owner)
-    return steps, lane_values(steps, asked.queries.lanes, start.sketch.step, asked.unlike)
-
-
-def _table(asked: _Asked) -> Clients:
-    return Clients(capacity=max(len(np.unique(asked.owner)), 1))
+def _walked(start: AttackReference, asked: _Asked) -> tuple[Clients, Steps, dict[str, FloatArray]]:
+    """Return the memory of all reference queries, and their entries with their lanes."""
+    table = Clients(capacity=max(len(np.unique(asked.owner)), 1))
+    steps = table.take(asked.queries, start.tau, asked.owner)
+    return table, steps, lane_values(steps, asked.queries.lanes, start.sketch.step, asked.unlike)
 
 
 def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tails:
@@ -214,13 +210,10 @@ def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tail
     return replace(partial, sums=own_sums)
 
 
-def _levels(start: AttackReference, asked: _Asked, known: Tails) -> tuple[Steps, IntArray]:
-    """Return the entries of all queries and each owner's CUSUM at each; nothing depends on slices, so there is one."""
-    table = _table(asked)
-    steps = table.take(asked.queries, start.tau, asked.owner)
-    values = lane_values(steps, asked.queries.lanes, start.sketch.step, asked.unlike)
+def _levels(table: Clients, steps: Steps, values: dict[str, FloatArray], known: Tails, asked: _Asked) -> IntArray:
+    """Return each owner's CUSUM at each of his entries, of memory in which nothing has been added up yet."""
     logs = evidence(known, steps, sums(known, steps, values))
-    return steps, accumulate(table, steps, logs, 1 << 60, asked.queries.time_us[steps.row]).level
+    return accumulate(table, steps, logs, 1 << 60, asked.queries.time_us[steps.row]).level
 
 
 def _bar(
@@ -267,6 +260,7 @@ def _bar(
 
 def _excursions(start: AttackReference, asked: _Asked, known: Tails) -> list[int]:
     """Return the height of every excursion of every owner, from one return to 0 to the next."""
-    steps, level = _levels(start, asked, known)
+    table, steps, values = _walked(start, asked)
+    level = _levels(table, steps, values, known, asked)
     peak = np.maximum.reduceat(level, np.flatnonzero(steps.first | (level <= 0)))
     return [int(value) for value in peak if value > 0]

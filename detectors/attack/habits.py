@@ -86,9 +86,8 @@ def packed(habits: Habits) -> tuple[dict[str, Any], Arrays]:
         "probe": asdict(habits.probe),
         "labels": asdict(habits.labels),
         "trigger": trigger,
+        "volume": asdict(habits.volume),
     }
-    if habits.volume != VolumeReference():  # profiles of before keep their digest, and snapshots made under them
-        meta["volume"] = asdict(habits.volume)
     return meta, {"trigger.place": place, "trigger.count": count[place]}
 
 
@@ -103,7 +102,7 @@ def unpacked(meta: dict[str, Any], arrays: Arrays) -> Habits:
         ProbeReference(**plain["probe"]),
         TriggerReference(**plain["trigger"], count=count.reshape(PATTERNS, CLASSES)),
         LabelReference(**plain["labels"]),
-        VolumeReference(**plain.get("volume", {})),
+        VolumeReference(**plain["volume"]),
     )
 
 

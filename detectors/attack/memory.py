@@ -86,7 +86,7 @@ class Seen:
         :param unlike: of all that were given, by `resemblance`; the view by client, the first, writes it.
         """
         known, table = self.view, self.table
-        turns = self._turns(owner, queries.time_us)
+        returns = self._returns(owner, queries.time_us)
         steps = table.take(queries, reference.tau, owner)
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
@@ -100,7 +100,7 @@ class Seen:
             logs = logs + np.rint(reference.training.evidence(queries.member[steps.row]) * UNIT).astype(np.int64)
         logs = np.minimum(logs, round(known.kind.most * known.bar))
         time_us = queries.time_us[steps.row]
-        told = self._summed(steps, logs, time_us, owner, turns)
+        told = self._summed(steps, logs, time_us, owner, returns)
         client = self._whose(queries, steps, told.count)
         over = np.flatnonzero(told.level > known.bar)
         over = over[np.argsort(steps.row[over])]
@@ -135,7 +135,7 @@ class Seen:
             return client
         return np.where(steps.own + 1 >= np.minimum(MOSTLY, count), client, np.uint64(0))
 
-    def _turns(self, owner: HashArray, time_us: IntArray) -> IntArray:
+    def _returns(self, owner: HashArray, time_us: IntArray) -> IntArray:
         """Return how often the owner of each query has come back before it after an hour without any."""
         order = np.argsort(owner, kind="stable")
         own, times = owner[order], time_us[order]
@@ -146,25 +146,25 @@ class Seen:
             now if slot < 0 else int(self.table.last_us[slot]) for slot, now in zip(slots, times[first], strict=True)
         ]
         before[first] = known
-        turns = np.cumsum(times - before > QUIET_US)
-        start = np.repeat(turns[first] - (times - before > QUIET_US)[first], np.diff(np.r_[first, len(own)]))
-        found = np.empty_like(turns)
-        found[order] = turns - start
+        returns = np.cumsum(times - before > QUIET_US)
+        start = np.repeat(returns[first] - (times - before > QUIET_US)[first], np.diff(np.r_[first, len(own)]))
+        found = np.empty_like(returns)
+        found[order] = returns - start
         return found
 
-    def _summed(self, steps: Steps, logs: IntArray, time_us: IntArray, owner: HashArray, turns: IntArray) -> Sums:
+    def _summed(self, steps: Steps, logs: IntArray, time_us: IntArray, owner: HashArray, returns: IntArray) -> Sums:
         """Add up evidence. Who was told and comes back after an hour begins anew: what he had asked was told."""
         table, bar = self.table, self.view.bar
-        if not turns.any():
+        if not returns.any():
             return accumulate(table, steps, logs, bar, time_us)
         none = np.zeros(len(logs), dtype=np.int64)
         all_sums = Sums(none, none != 0, none.copy(), none.copy())
-        for turn in np.unique(turns).tolist():
-            if turn:
-                back = np.array([table.slots[one] for one in np.unique(owner[turns == turn]).tolist()])
+        for number in np.unique(returns).tolist():
+            if number:
+                back = np.array([table.slots[one] for one in np.unique(owner[returns == number]).tolist()])
                 back = back[table.told[back]]
                 table.sum[back], table.told[back], table.since_count[back] = 0, False, 0
-            at = np.flatnonzero(turns[steps.row] == turn)
+            at = np.flatnonzero(returns[steps.row] == number)
             slot = steps.slot[at]
             if not at.size:
                 continue

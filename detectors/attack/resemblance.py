@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regate.detectors.attack.clients import FRESH, Steps
-from regate.detectors.columns import BoolArray, FloatArray
+from regate.detectors.columns import FloatArray
 
 # Of the reference's fresh queries so many share more with one before: who does resembles it.
 SELDOM_SHARED = 0.05
@@ -37,9 +37,9 @@ class Resemblance:
         return found
 
 
-def fitted(steps: Steps, keep: BoolArray) -> Resemblance:
-    """Return what is usual of the entries kept."""
-    others = keep & (steps.kind == FRESH) & ~steps.first
+def fitted(steps: Steps) -> Resemblance:
+    """Return what is usual of reference entries."""
+    others = (steps.kind == FRESH) & ~steps.first
     if not others.any():
         return Resemblance()
     shared = float(np.quantile(steps.changed[others], SELDOM_SHARED))
