@@ -15,7 +15,7 @@ import numpy as np
 from regate.config.errors import PoisonError
 from regate.detectors.arrays import Arrays, pack, unpack
 from regate.detectors.attack.evidence import OWN_LANES
-from regate.detectors.attack.queries import WIDTH, Queries, of_columns
+from regate.detectors.attack.queries import PARTS, WIDTH, Queries, of_columns
 from regate.detectors.cells import Fragments
 from regate.detectors.columns import ModelKey
 from regate.detectors.notices import Notice
@@ -225,6 +225,8 @@ def _queries(columns: Arrays) -> Queries:
     for column in (found.sketch, found.blocks, found.off):
         if column.ndim != 2 or column.shape[1] != WIDTH:
             raise ValueError("a query has the wrong width")
+    if found.parts.ndim != 2 or found.parts.shape[1] != PARTS:
+        raise ValueError("a query has the wrong parts")
     if found.lanes.ndim != 2 or found.lanes.shape[1] != len(OWN_LANES):
         raise ValueError("a query has the wrong lanes")
     return found

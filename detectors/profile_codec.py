@@ -22,7 +22,7 @@ from regate.detectors.registry import SECTIONS
 from regate.detectors.river_adapter import RiverSpec
 from regate.detectors.sections import Linked, Section
 
-SCHEMA = 3
+SCHEMA = 4
 _REBUILD = "build it again: regate profile build"
 _PLAIN = (
     "budget_period_us",

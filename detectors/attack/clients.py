@@ -1,8 +1,8 @@
 """Client memory: the last eight distinct queries of each client in fixed memory, and what a new one is to them.
 
-Nothing grows with traffic: a client takes 509 bytes, and when the table is full the client that was asked for least
-gives way (SpaceSaving: Metwally, Agrawal, El Abbadi 2005), those not seen for the time to live first. A query that
-equals one of the eight is a retry: it is no evidence and does not enter.
+Nothing grows with traffic: a client takes 509 bytes at most, and when the table is full the client that was asked for
+least gives way (SpaceSaving: Metwally, Agrawal, El Abbadi 2005), those not seen for the time to live first. A query
+that equals one of the eight is a retry: it is no evidence and does not enter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regate.detectors.attack.inputs import scrambled
-from regate.detectors.attack.queries import WIDTH, ByteArray, Queries, SketchArray
+from regate.detectors.attack.queries import PARTS, WIDTH, ByteArray, Queries, SketchArray
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
 RING = 8
@@ -25,9 +25,11 @@ LEAST_STEP = 6.0
 LINE_FLOOR = 3e-4
 CAPACITY = 100_000
 TTL_US = 24 * 3_600_000_000
-# What a slot holds.
-RINGS = ("sketch", "blocks", "off", "label", "who", "root", "size", "turns")
+# What a slot holds of each remembered query, and besides.
+RINGS = ("sketch", "blocks", "off", "label", "root", "size", "turns")
 ARRAYS = (*RINGS, "client", "last_us", "seen", "distinct", "sum", "told", "since_us", "since_count")
+# What only some tables keep: who asked each remembered query, or what the last query is told by more finely.
+WHO, PARTS_OF_LAST = "who", "parts"
 _SLOTS_AT_ONCE = 1024
 _ROOTS = 1 << 16
 # Bytes of a word: the lowest bit of each, and what brings these together in the highest byte.
@@ -49,7 +51,8 @@ class _Chain:
     blocks: ByteArray
     off: ByteArray
     label: ByteArray
-    who: IntArray
+    who: IntArray  # zeros where the table does not keep it
+    parts: ByteArray  # of the last carried row and of new ones; no rows where the table does not keep it
     root: IntArray
     size: IntArray
     turns: IntArray
@@ -65,7 +68,7 @@ class Steps:
     first: BoolArray  # whether it is the first entry of its client
     kind: IntArray  # FRESH, EDIT, NEAR
     distance: FloatArray  # to its parent, in steps of the sketch; infinite for FRESH
-    last: FloatArray  # to the query before; infinite where there is none
+    alike: IntArray  # parts that are the same as in the query before; 0 where there is none
     changed_off: FloatArray  # weight off the lattice within changed blocks
     changed_new: FloatArray  # the same, less what its parent had there
     tree: IntArray  # size of its tree with it, at most 255
@@ -74,7 +77,7 @@ class Steps:
     flip: BoolArray  # its answer is not its parent's
     line: FloatArray  # how straight on it goes from the last step
     changed: IntArray  # blocks in which it differs from the remembered query that it shares most with, at most 16
-    own: IntArray  # how many of the remembered queries the same client asked, of those with an id
+    own: IntArray  # how many of the remembered queries the same client asked, where the table keeps who did
     number: IntArray  # how many distinct queries its owner had asked with it
     behind: IntArray  # how many are remembered before it, at most 8
     chain: _Chain
@@ -93,12 +96,14 @@ class Clients:
 
     capacity: int = CAPACITY
     ttl_us: int = TTL_US
+    keeps: str = PARTS_OF_LAST  # besides what all tables hold: `WHO`, `PARTS_OF_LAST` or nothing
     slots: dict[int, int] = field(default_factory=dict)
     sketch: SketchArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.int8))
     blocks: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
     off: ByteArray = field(default_factory=lambda: np.zeros((0, RING, WIDTH), dtype=np.uint8))
     label: ByteArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
     who: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint32))  # half of the client's hash
+    parts: ByteArray = field(default_factory=lambda: np.zeros((0, PARTS), dtype=np.uint8))  # of the last query
     root: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint16))
     size: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
     turns: IntArray = field(default_factory=lambda: np.zeros((0, RING), dtype=np.uint8))
@@ -111,6 +116,11 @@ class Clients:
     since_us: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # when evidence left 0
     since_count: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))  # distinct queries since then
     evicted: int = 0
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names of the arrays that have a row for each slot."""
+        return (*ARRAYS, self.keeps) if self.keeps else ARRAYS
 
     def take(self, queries: Queries, tau: float, owner: HashArray | None = None) -> Steps:
         """Take queries in order; return what memory says of them.
@@ -172,7 +182,7 @@ class Clients:
 
     def _grow(self, size: int) -> None:
         more = size - len(self.seen)
-        for name in ARRAYS:
+        for name in self.arrays:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), dtype=old.dtype)]))
 
@@ -185,8 +195,11 @@ class Clients:
         keep = np.flatnonzero(behind < RING)
         at, who = kept[keep], chain.slot[owner[keep]]
         position = np.minimum(count, RING)[owner[keep]] - 1 - behind[keep]
-        for name in RINGS:
+        for name in (*RINGS, WHO) if self.keeps == WHO else RINGS:
             getattr(self, name)[who, position] = getattr(chain, name)[at]
+        if self.keeps == PARTS_OF_LAST:
+            newest = ends - 1
+            self.parts[chain.slot] = chain.parts[kept[newest]]
         fresh = np.bincount(owner[~chain.carried[kept]], minlength=len(chain.slot))
         self.distinct[chain.slot] += fresh
 
@@ -217,8 +230,10 @@ def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) ->
         "blocks": queries.blocks,
         "off": queries.off,
         "label": labels,
-        "who": queries.client.astype(np.uint32),  # the lower half
     }
+    made["who"] = np.zeros(len(owner), dtype=np.uint32)
+    if table.keeps == WHO:
+        fresh["who"] = queries.client.astype(np.uint32)  # the lower half
     for name, given in fresh.items():
         stored = getattr(table, name)
         joined = np.empty((len(owner), *stored.shape[2:]), dtype=stored.dtype)
@@ -228,6 +243,12 @@ def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) ->
     for name in ("root", "size", "turns"):
         made[name] = np.zeros(len(owner), dtype=np.int64)
         made[name][old] = getattr(table, name)[own[owner[old]], within[old]]
+    made["parts"] = np.zeros((0, PARTS), dtype=np.uint8)
+    if table.keeps == PARTS_OF_LAST:
+        parts = made["parts"] = np.zeros((len(owner), PARTS), dtype=np.uint8)
+        known = filled > 0
+        parts[(start + filled - 1)[known]] = table.parts[own[known]]
+        parts[new] = queries.parts[row[new]]
     return _Chain(own, owner, carried, row, start, table.distinct[own], **made)
 
 
@@ -293,7 +314,7 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
         first=np.r_[True, owner[new][1:] != owner[new][:-1]] if len(new) else np.zeros(0, dtype=np.bool_),
         kind=kind,
         distance=np.where(child, distance, np.inf),
-        last=np.sqrt(apart[0]),
+        alike=_alike(chain, kept, new, there[0]),
         changed_off=_within(off, different),
         changed_new=_within(np.maximum(off, before) - before, different),
         tree=tree,
@@ -323,6 +344,14 @@ def _different(blocks: ByteArray, new: IntArray, at: IntArray) -> npt.NDArray[np
         apart *= _GATHERED  # the eight lowest bits, side by side in the highest byte
         found |= (apart >> np.uint64(56)).astype(np.uint16) << np.uint16(8 * half)
     return found
+
+
+def _alike(chain: _Chain, kept: IntArray, new: IntArray, there: BoolArray) -> IntArray:
+    """Return how many parts are the same as in the query before."""
+    if not len(chain.parts):
+        return np.zeros(len(new), dtype=np.int64)
+    same = chain.parts[kept[new]] == chain.parts[kept[new - there]]
+    return np.where(there, same.sum(axis=1), 0)
 
 
 def _apart(sketch: SketchArray, new: IntArray, at: IntArray) -> FloatArray:

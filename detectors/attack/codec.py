@@ -41,7 +41,7 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "clients": reference.clients,
         "rows": reference.rows,
         "tree_rows": three.rows,
-        "resemblance": [reference.resemblance.shared, reference.resemblance.apart],
+        "resemblance": [reference.resemblance.unlike, reference.resemblance.resembling],
         "views": [],
     }
     arrays: Arrays = {

@@ -50,9 +50,11 @@ KAPPA = 0.1
 MOST_EVIDENCE = 20.0
 # Evidence of a tree of edits is shared: a burst is one event, not as many as it has queries.
 BURST = 3.0
-# How values go together counts as far as a query is unlike those before it (`resemblance`).
+# How values go together counts as far as a query is unlike the one before it (`resemblance`), or as far as its values
+# alone are odd: nats of novelty or range beyond the base.
 TOGETHER = ("residual", "distance", "dependence")
 UNLIKE = "unlike"
+ODD_VALUES, VERY_ODD_VALUES = 4.0, 8.0
 # Evidence adds up in whole units, so that it does not depend on how queries are cut into slices.
 UNIT = float(1 << 20)
 _FLIPPED = 20.0
@@ -102,7 +104,10 @@ def sums(tails: Tails, steps: Steps, values: dict[str, FloatArray]) -> tuple[Flo
             continue
         said = {name: _said(tails.lanes[kind, name], name, values[name][at]) for name in names}
         if kind == FRESH:
-            said |= {name: said[name] * values[UNLIKE][at] for name in TOGETHER}
+            # A join of cases as they are is excused, not one of values that nobody has.
+            odd = np.maximum(said["novelty"], said["range"])
+            odd = np.clip((odd - ODD_VALUES) / (VERY_ODD_VALUES - ODD_VALUES), 0.0, 1.0)
+            said |= {name: said[name] * np.maximum(values[UNLIKE][at], odd) for name in TOGETHER}
         none = np.zeros(at.size)
         grid, joint = (np.maximum.reduce([said.pop(name, none) for name in same]) for same in SAME)
         flip, step, tree = (said.pop(name, none) for name in ("flip", "step", "tree"))

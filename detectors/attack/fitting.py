@@ -72,6 +72,7 @@ def fitted(
         sketched,
         blocks,
         np.zeros_like(blocks),
+        sketch.part_hashes(hashed),
         np.zeros((rows.n, len(OWN_LANES)), dtype=np.float32),
         np.zeros(rows.n, dtype=np.bool_),
         np.full(rows.n, -1, dtype=np.int64),
@@ -90,6 +91,7 @@ def fitted(
         geometry=geometry.fitted(x[model], made.centre, made.scale),
         tree=dependence.fitted(x[model]),
         tau=tau,
+        resemblance=resemblance.fitted(bare.parts[model], seed),
         sampled=_sampled(sketched, blocks, seed),
         clients=clients,
         rows=rows.n,
@@ -147,8 +149,7 @@ def _views(start: AttackReference, queries: Queries, rate: float) -> AttackRefer
         return replace(start, views=(_view(REGION, start, asked.seen_as(REGION), rate, 0),))
     known = queries.some(queries.client != 0)
     steps = Clients(capacity=len(everyone)).take(known, start.tau)
-    start = replace(start, resemblance=resemblance.fitted(steps))
-    asked.unlike[queries.client != 0] = start.resemblance.unlike(steps, known.n)
+    asked.unlike[queries.client != 0] = start.resemblance.of(steps, known.n)
     odd = _odd(start, asked.seen_as(CLIENT), len(everyone))
     usual = asked.some(~np.isin(queries.client, odd))
     views = tuple(_view(kind, start, usual.seen_as(kind), rate * kind.share, len(odd)) for kind in KINDS)
@@ -252,8 +253,7 @@ def _bar(
     base = float(ordered[-k - 1])
     # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
     exceeded = float((ordered[-k:] - base).sum()) + hidden * float(ordered[-1] - base)
-    # One standard error above: a bar too low is told to people.
-    scale = max(exceeded / k, 0.1) * (1.0 + float(np.sqrt(1.0 / k)))
+    scale = max(exceeded / k, 0.1)
     by_tail = base + scale * float(np.log(max((k + hidden) / (asked.queries.n * rate), 1.0)))
     return max(least, min(by_tail, least + MOST_BEYOND))
 

@@ -91,7 +91,7 @@ class Seen:
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
             pieces.append(Piece(queries, rows, steps))
-            unlike[rows] = reference.resemblance.unlike(steps, queries.n)
+            unlike[rows] = reference.resemblance.of(steps, queries.n)
         values = lane_values(steps, queries.lanes, reference.sketch.step, unlike[rows])
         logs = evidence(known.tails, steps, sums(known.tails, steps, values))
         order = np.argsort(steps.row)
@@ -222,7 +222,13 @@ class Memory:
         """Begin with empty tables."""
         self.beside = Beside(self.reference.habits)
         self.views = tuple(
-            Seen(view, Clients(capacity=(self.capacity if view.kind.by_client else None) or view.kind.capacity))
+            Seen(
+                view,
+                Clients(
+                    capacity=(self.capacity if view.kind.by_client else None) or view.kind.capacity,
+                    keeps=view.kind.keeps,
+                ),
+            )
             for view in self.reference.views
         )
 

@@ -16,6 +16,8 @@ LaneArray = npt.NDArray[np.float32]
 
 # A query is remembered by so many numbers: coordinates of its sketch, and bytes of hash, one a block of features.
 WIDTH = 16
+# The last query of a client is remembered more finely, by so many parts of its features.
+PARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Queries:
     sketch: SketchArray  # [n, 16]
     blocks: ByteArray  # [n, 16]
     off: ByteArray  # [n, 16] weight of values off the lattice, in halves
+    parts: ByteArray  # [n, 32] by which it is told how many values two queries share
     lanes: LaneArray  # [n, lanes]
     member: npt.NDArray[np.bool_]  # rows that the model was trained on; False where no filter was given
     latency_us: IntArray  # -1 unknown

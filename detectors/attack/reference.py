@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from regate.detectors.attack.evidence import OWN_LANES
 from regate.detectors.attack.fingerprints import Sample
 from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.inputs import Inputs, bits_of, mixed, stacked
-from regate.detectors.attack.queries import WIDTH, ByteArray, LaneArray, Queries, SketchArray
+from regate.detectors.attack.queries import PARTS, WIDTH, ByteArray, LaneArray, Queries, SketchArray
 from regate.detectors.attack.resemblance import Resemblance
 from regate.detectors.attack.training import Training, total
 from regate.detectors.attack.views import View
@@ -38,6 +38,7 @@ class Own:
     sketch: SketchArray
     blocks: ByteArray
     off: ByteArray
+    parts: ByteArray
     lanes: LaneArray
     total: HashArray
 
@@ -48,13 +49,14 @@ class Own:
             np.empty((n, WIDTH), dtype=np.int8),
             np.empty((n, WIDTH), dtype=np.uint8),
             np.empty((n, WIDTH), dtype=np.uint8),
+            np.empty((n, PARTS), dtype=np.uint8),
             np.empty((n, len(OWN_LANES)), dtype=np.float32),
             np.zeros(n, dtype=np.uint64),
         )
 
     def cut(self, part: slice) -> Own:
         """Return the room of some of them, as views."""
-        return Own(self.sketch[part], self.blocks[part], self.off[part], self.lanes[part], self.total[part])
+        return Own(*(getattr(self, item.name)[part] for item in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class AttackReference:
             sketch=own.sketch,
             blocks=own.blocks,
             off=own.off,
+            parts=own.parts,
             lanes=own.lanes,
             member=np.zeros(rows.n, dtype=np.bool_) if self.training is None else self.training.has(own.total),
             latency_us=latencies(rows),
@@ -126,6 +129,7 @@ class AttackReference:
         own.sketch[:] = self.sketch.of(x)
         own.blocks[:] = sketch.block_hashes(hashed)
         own.off[:] = lattice.halves(off)
+        own.parts[:] = sketch.part_hashes(hashed)
         own.lanes[:, 0] = off.sum(axis=1)
         own.lanes[:, 1:4] = self.geometry.score(x)
         own.lanes[:, 4] = self.tree.score(x, counted)

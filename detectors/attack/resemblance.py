@@ -10,37 +10,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regate.detectors.attack.clients import FRESH, Steps
+from regate.detectors.attack.clients import Steps
+from regate.detectors.attack.queries import PARTS, ByteArray
 from regate.detectors.columns import FloatArray
 
-# Of the reference's fresh queries so many share more with one before: who does resembles it.
-SELDOM_SHARED = 0.05
-# Nearer to the query before than this share of what is usual a query resembles it, farther than the other it does not.
-RESEMBLING, UNLIKE = 0.85, 1.05
+# Of pairs of queries that have nothing to do with each other so many share no more: up to the first a query does not
+# resemble the one before, beyond the other it does.
+UNLIKE, RESEMBLING = 0.75, 0.99
+# A byte of hash is the same by chance in one of 256: one part in common, or two, is no resemblance yet.
+CHANCE = 3.0
+_PAIRS = 40_000
 
 
 @dataclass(frozen=True, slots=True)
 class Resemblance:
-    """What is usual of fresh queries of the reference."""
+    """How many of 32 parts of features are the same in queries that have nothing to do with each other."""
 
-    shared: float = 0.0  # blocks in which all but one in twenty differ from every query remembered
-    apart: float = 1.0  # distance of half of them from the query before, in steps of the sketch
+    unlike: float = PARTS - 1.0
+    resembling: float = PARTS
 
-    def unlike(self, steps: Steps, queries: int) -> FloatArray:
-        """Return for each query of a slice 0 if it resembles one before or repeats it, 1 if it does not.
+    def of(self, steps: Steps, queries: int) -> FloatArray:
+        """Return for each query of a slice 0 if it resembles the one before or repeats it, 1 if it does not.
 
         :param steps: of the view by client.
         """
         found = np.zeros(queries)
-        near = np.clip((steps.last / self.apart - RESEMBLING) / (UNLIKE - RESEMBLING), 0.0, 1.0)
-        found[steps.row] = np.where(steps.changed < self.shared, 0.0, near)
+        found[steps.row] = np.clip((self.resembling - steps.alike) / (self.resembling - self.unlike), 0.0, 1.0)
         return found
 
 
-def fitted(steps: Steps) -> Resemblance:
-    """Return what is usual of reference entries."""
-    others = (steps.kind == FRESH) & ~steps.first
-    if not others.any():
+def fitted(parts: ByteArray, seed: int) -> Resemblance:
+    """Return what is usual of random pairs of reference queries."""
+    rng = np.random.default_rng((seed, 23))
+    left, right = rng.integers(len(parts), size=(2, _PAIRS))
+    alike = (parts[left] == parts[right]).sum(axis=1)[left != right]
+    if not alike.size:
         return Resemblance()
-    shared = float(np.quantile(steps.changed[others], SELDOM_SHARED))
-    return Resemblance(shared, max(float(np.median(steps.last[others])), 1.0))
+    unlike, resembling = np.quantile(alike, [UNLIKE, RESEMBLING])
+    return Resemblance(float(unlike), float(max(resembling + 1.0, unlike + CHANCE)))

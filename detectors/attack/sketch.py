@@ -1,4 +1,4 @@
-"""A query in 32 bytes: sixteen coordinates that keep distances, and sixteen bytes of hash that tell blocks apart."""
+"""A query in 64 bytes: 16 coordinates that keep distances, 16 hashes that tell blocks apart, 32 of shared values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regate.detectors.attack.inputs import scaled, scrambled, within
-from regate.detectors.attack.queries import WIDTH, ByteArray, SketchArray
+from regate.detectors.attack.queries import PARTS, WIDTH, ByteArray, SketchArray
 from regate.detectors.columns import FloatArray, IntArray
 
 LARGEST = 127
@@ -85,6 +85,23 @@ def block_hashes(mixed: np.ndarray) -> ByteArray:
     found = np.zeros((n, WIDTH), dtype=np.uint8)
     used = min(d, WIDTH)
     found[:, :used] = (scrambled(total[:used]) >> np.uint64(56)).T
+    return found
+
+
+def part_hashes(mixed: np.ndarray) -> ByteArray:
+    """Return ``uint8[n, 32]``: of each part of the features (feature j in part j mod 32) the byte of its least hash.
+
+    The least of some hashes is the same for two queries as often as these share values (MinHash: Broder 1997).
+    """
+    n, d = mixed.shape
+    used, even = min(d, PARTS), d - d % PARTS
+    found = np.zeros((n, PARTS), dtype=np.uint8)
+    least = mixed.T[:used]
+    if even > PARTS:
+        least = mixed.T[:even].reshape(d // PARTS, PARTS, n).min(axis=0)
+    if even and d > even:
+        least = np.concatenate([np.minimum(least[: d - even], mixed.T[even:]), least[d - even :]])
+    found[:, :used] = least.T.astype(np.uint8)
     return found
 
 

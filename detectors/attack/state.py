@@ -10,7 +10,6 @@ import numpy as np
 
 from regate.detectors.arrays import Arrays
 from regate.detectors.attack.beside import SIGNS
-from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.memory import Seen
 from regate.detectors.attack.pattern import packed, unpacked
 from regate.detectors.attack.queries import ByteArray, Queries, joined, of_columns
@@ -46,7 +45,7 @@ def chunks(watch: AttackWatch) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
         yield f"{PREFIX}{name}/above", {}, {"whom": np.fromiter(seen.last, np.uint64, len(seen.last)), "last": last_us}
         for number, start in enumerate(range(0, used, SLOTS_A_CHUNK)):
             own = slice(start, min(start + SLOTS_A_CHUNK, used))
-            yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in ARRAYS}
+            yield f"{PREFIX}{name}/slots/{number:06}", {}, {item: getattr(table, item)[own] for item in table.arrays}
     yield from watch.memory.beside.chunks()
     yield from _registry(watch.recurrence)
     if watch.waiting:
@@ -86,7 +85,7 @@ def _restore_view(
         seen.last = dict(zip(above[1]["whom"].tolist(), above[1]["last"].tolist(), strict=True))
     pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{start}slots/")]
     if sum(len(piece["seen"]) for piece in pieces) == used and pieces:  # a lost chunk: memory starts anew
-        for name in ARRAYS:
+        for name in table.arrays:
             setattr(table, name, np.concatenate([piece[name] for piece in pieces]))
         table.slots = {int(client): at for at, client in enumerate(table.client)}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regate.detectors.attack.clients import CAPACITY
+from regate.detectors.attack.clients import CAPACITY, PARTS_OF_LAST, WHO
 from regate.detectors.attack.evidence import Tails
 from regate.detectors.attack.inputs import scrambled
 from regate.detectors.attack.queries import WIDTH, Queries, SketchArray
@@ -33,13 +33,14 @@ class Kind:
     share: float  # of the false findings that are allowed
     capacity: int  # owners remembered
     most: float = 2.0  # share of the bar that one query can say
+    keeps: str = ""  # besides what all memories hold
 
 
-CLIENT = Kind("client", 0, by_client=True, share=0.75, capacity=CAPACITY)
+CLIENT = Kind("client", 0, by_client=True, share=0.75, capacity=CAPACITY, keeps=PARTS_OF_LAST)
 OCTANT = Kind("octant", 3, by_client=True, share=0.2, capacity=24_000)
 # Normal clients meet in a region by chance, in ways that a reference shows only some of: it must be surer, and two odd
 # rows, whoever sent them, are no attack.
-REGION = Kind("region", 8, by_client=False, share=0.05, capacity=1_024, most=0.5)
+REGION = Kind("region", 8, by_client=False, share=0.05, capacity=1_024, most=0.5, keeps=WHO)
 KINDS = (CLIENT, OCTANT, REGION)
 
 

@@ -154,9 +154,12 @@ def test_a_row_of_an_adapting_attacker(place: Place, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("way", measure.WAYS)
 def test_noise_is_found_however_it_comes(place: Place, way: str) -> None:
-    found = measure.world(place.reference, episode("noise", 2), place.around[0], place.between, way, 2)
-    assert found.needed is not None
-    assert found.needed <= (60 if way == "id a query" else 6)
+    found = [
+        measure.world(place.reference, episode("noise", seed), place.around[0], place.between, way, seed).needed
+        for seed in range(2, 9)
+    ]
+    needed = float(np.median([np.inf if one is None else one for one in found]))
+    assert needed <= (60 if way == "id a query" else 6), found
 
 
 def test_what_counts_as_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from regate.daemon.backtest import Backtest, Options
 from regate.daemon.files.table import read_table
 from regate.detectors import decide_state
 from regate.detectors.arrays import pack, unpack
-from regate.detectors.attack.clients import RINGS
 from regate.detectors.attack.codec import packed, unpacked
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
@@ -182,8 +181,9 @@ def test_memory_is_bounded_and_the_least_used_give_way(reference: AttackReferenc
     assert len(table.slots) == len(table.seen) == 100
     assert table.evicted > 0
     assert client_hash("busy") in table.slots
-    size = sum(getattr(table, name).nbytes for name in RINGS)
-    assert size / 100 <= 512 - 53  # the other columns take 53 bytes
+    for seen in memory.views:
+        size = sum(getattr(seen.table, name).nbytes for name in seen.table.arrays)
+        assert size <= 512 * len(seen.table.seen)
 
 
 def test_one_attacker_in_the_reference_does_not_blind_the_lanes(normal: Slice) -> None:

@@ -11,7 +11,6 @@ from benchmarks.attacks.traffic import benign, table
 from tests.attack_traffic import KEY, rows_of
 
 from regate.detectors.attack import state
-from regate.detectors.attack.clients import ARRAYS
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.memory import Memory
 from regate.detectors.attack.reference import AttackReference
@@ -64,5 +63,5 @@ def test_ten_million_queries_of_a_million_clients() -> None:
     )
     assert sizes[-1] <= 1.02 * sizes[1], sizes
     assert resident[-1] - resident[2] <= 60_000, resident
-    arrays = [getattr(seen.table, name) for seen in watch.memory.views for name in ARRAYS]
+    arrays = [getattr(seen.table, name) for seen in watch.memory.views for name in seen.table.arrays]
     assert sum(array.nbytes for array in arrays) <= 64_000_000

@@ -14,7 +14,7 @@ from regate.detectors.attack.dependence import BINS
 from regate.detectors.attack.fitting import fitted
 from regate.detectors.attack.inputs import LARGEST, bits_of, mixed, scrambled, stacked
 from regate.detectors.attack.lattice import OWN_LEAST, POOL_LEAST, own_place, pool_place
-from regate.detectors.attack.queries import WIDTH
+from regate.detectors.attack.queries import PARTS, WIDTH
 from regate.detectors.attack.reference import LEAST_PIECE, AttackReference, margins
 from regate.detectors.attack.training import made, total
 from regate.detectors.columns import Categorical, Column, FloatArray, Numeric, Slice
@@ -102,6 +102,19 @@ def test_patterns_and_hashes(reference: AttackReference, asked: Slice) -> None:
         found[:, block] = scrambled(words) >> np.uint64(56)
     assert np.array_equal(reference.queries(asked).blocks, found)
     assert np.array_equal(sketch.block_hashes(hashed), found)
+
+
+def test_the_parts(reference: AttackReference, asked: Slice) -> None:
+    hashed = mixed(bits_of(plain_matrix(reference, asked)))
+    for width in (1, 7, PARTS, PARTS + 3, 2 * PARTS, 3 * PARTS + 1):
+        some = np.concatenate([hashed] * -(-width // hashed.shape[1]), axis=1)[:, :width]
+        some = scrambled(some + np.arange(width, dtype=np.uint64))
+        found = np.zeros((len(some), PARTS), dtype=np.uint8)
+        for part in range(min(width, PARTS)):
+            found[:, part] = [int(one) & 255 for one in some[:, part::PARTS].min(axis=1)]
+        assert np.array_equal(sketch.part_hashes(some), found)
+        assert np.array_equal(sketch.part_hashes(np.asfortranarray(some)), found)
+    assert np.array_equal(reference.queries(asked).parts, sketch.part_hashes(hashed))
 
 
 def test_the_sketch(reference: AttackReference, asked: Slice) -> None:
