@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regate.detectors.attack.inputs import scrambled
+from regate.detectors.attack.ongoing import QUIET_US
 from regate.detectors.attack.queries import PARTS, WIDTH, ByteArray, Queries, SketchArray
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
 
@@ -35,6 +36,17 @@ _ROOTS = 1 << 16
 # Bytes of a word: the lowest bit of each, and what brings these together in the highest byte.
 _LOWEST, _GATHERED = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
 _MOST_COUNTED = 255  # sizes and turns of trees are bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The rows of a slice by owner."""
+
+    slot: IntArray  # [owners]
+    order: IntArray  # rows, owner by owner, each owner's in order
+    start: IntArray  # [owners] in ``order``
+    count: IntArray  # [owners]
+    before_us: IntArray  # [owners] when it was seen last before the slice; its first row's time if it is new
 
 
 @dataclass(slots=True)
@@ -82,6 +94,7 @@ class Steps:
     behind: IntArray  # how many are remembered before it, at most 8
     chain: _Chain
     place: IntArray  # rows of the chain: itself
+    returns: IntArray  # [rows of the slice] how often its owner had come back by then after a quiet time
 
     def remembered(self, entry: int) -> IntArray:
         """Return the rows of the chain that are remembered when an entry has been taken, itself the last."""
@@ -128,19 +141,24 @@ class Clients:
         :param queries: of at most half as many owners as the table has room for.
         :param owner: whose memory each query belongs to, never 0; by default its client's.
         """
-        slot = self._admitted(queries.client if owner is None else owner, queries.time_us)
-        order = np.argsort(slot, kind="stable")
-        chain = _chain(self, slot[order], queries, order)
+        groups = self._admitted(queries.client if owner is None else owner, queries.time_us)
+        chain = _chain(self, groups, queries)
         chain.kept = _distinct(chain)
-        steps = _steps(chain, chain.kept, tau)
+        steps = _steps(chain, chain.kept, tau, _returned(groups, queries.time_us))
         self._remember(chain, chain.kept)
         return steps
 
-    def _admitted(self, client: HashArray, time_us: IntArray) -> IntArray:
-        """Return the slot of each row, making room for clients that are new."""
-        ids, first, inverse, count = np.unique(client, return_index=True, return_inverse=True, return_counts=True)
-        place = np.array([self.slots.get(int(one), -1) for one in ids], dtype=np.int64)
+    def _admitted(self, client: HashArray, time_us: IntArray) -> _Groups:
+        """Return the slots of all owners, making room for those that are new."""
+        order = np.argsort(client, kind="stable")
+        own = client[order]
+        start = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, dtype=np.int64)
+        count = np.diff(np.r_[start, len(own)])
+        ids, first = own[start], order[start]
+        place = np.array([self.slots.get(one, -1) for one in ids.tolist()], dtype=np.int64)
         known = place >= 0
+        before = time_us[first]
+        before[known] = self.last_us[place[known]]
         self.seen[place[known]] += count[known]
         new = np.flatnonzero(~known)
         new = new[np.argsort(first[new], kind="stable")]  # in the order in which they came
@@ -150,14 +168,14 @@ class Clients:
                 at = int(place[index])
                 self.slots[int(ids[index])] = at
                 self.client[at] = ids[index]
-            own = place[new]
-            self.seen[own] += count[new]
-            self.distinct[own] = 0
-            self.sum[own] = 0
-            self.told[own] = False
-            self.since_count[own] = 0
-        self.last_us[place] = np.maximum(self.last_us[place], time_us[_last(inverse, len(ids))])
-        return place[inverse]
+            taken = place[new]
+            self.seen[taken] += count[new]
+            self.distinct[taken] = 0
+            self.sum[taken] = 0
+            self.told[taken] = False
+            self.since_count[taken] = 0
+        self.last_us[place] = np.maximum(self.last_us[place], time_us[order[start + count - 1]])
+        return _Groups(place, order, start, count, before)
 
     def _room(self, wanted: int, busy: IntArray, now_us: int) -> IntArray:
         """Return so many free slots: unused ones, then those past their time, then the least used."""
@@ -204,14 +222,21 @@ class Clients:
         self.distinct[chain.slot] += fresh
 
 
-def _last(inverse: IntArray, count: int) -> IntArray:
-    last = np.zeros(count, dtype=np.int64)
-    np.maximum.at(last, inverse, np.arange(len(inverse)))
-    return last
+def _returned(groups: _Groups, time_us: IntArray) -> IntArray:
+    """Return how often the owner of each row has come back by then after a quiet time without any."""
+    times = time_us[groups.order]
+    before = np.r_[times[:1], times[:-1]]
+    before[groups.start] = groups.before_us
+    back = times - before > QUIET_US
+    found = np.zeros(len(times), dtype=np.int64)
+    if back.any():
+        total = np.cumsum(back)
+        found[groups.order] = total - np.repeat((total - back)[groups.start], groups.count)
+    return found
 
 
-def _chain(table: Clients, slot: IntArray, queries: Queries, order: IntArray) -> _Chain:
-    own, first, count = np.unique(slot, return_index=True, return_counts=True)
+def _chain(table: Clients, groups: _Groups, queries: Queries) -> _Chain:
+    own, first, count, order = groups.slot, groups.start, groups.count, groups.order
     filled = np.minimum(table.distinct[own], RING)
     length = filled + count
     start = np.cumsum(length) - length
@@ -260,26 +285,27 @@ def _distinct(chain: _Chain) -> IntArray:
     halves = np.ascontiguousarray(chain.blocks).view(np.uint64)
     word = scrambled(halves[:, 0]) ^ halves[:, 1]  # one number a query: comparing two costs three times as much
     new = np.flatnonzero(~chain.carried)
-    mine = word[new]
     kept = np.ones(len(chain.owner), dtype=np.bool_)
     while True:
         index = np.flatnonzero(kept)
+        own = chain.owner[new]
         before: IntArray = np.cumsum(kept) - kept
-        first: IntArray = before[chain.start][chain.owner[new]]
+        mine, place, first = word[new], before[new], before[chain.start[own]]
         same = np.zeros(len(new), dtype=np.bool_)
         for back in range(1, RING + 1):
-            at = before[new] - back
-            there = at >= first
-            other = index[np.where(there, at, 0)]
-            same |= there & (mine == word[other])
-        again = kept.copy()
-        again[new] = ~same
-        if np.array_equal(again, kept):
+            at = place - back
+            same |= (at >= first) & (mine == word[index[np.maximum(at, 0)]])
+        changed = kept[new] == same
+        if not changed.any():
             return index
-        kept = again
+        kept[new] = ~same
+        # Owners know nothing of each other: those of whom nothing changed are done.
+        moved = np.zeros(len(chain.slot), dtype=np.bool_)
+        moved[own[changed]] = True
+        new = new[moved[own]]
 
 
-def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
+def _steps(chain: _Chain, kept: IntArray, tau: float, returns: IntArray) -> Steps:
     owner = chain.owner[kept]
     first = np.searchsorted(owner, np.arange(len(chain.slot)))[owner]
     new = np.flatnonzero(~chain.carried[kept])
@@ -328,6 +354,7 @@ def _steps(chain: _Chain, kept: IntArray, tau: float) -> Steps:
         behind=there.sum(axis=0),
         chain=chain,
         place=rows,
+        returns=returns,
     )
 
 

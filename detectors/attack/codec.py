@@ -57,8 +57,6 @@ def packed(reference: AttackReference) -> tuple[dict[str, Any], Arrays]:
         "sketch.order": one.order,
         "sketch.starts": one.starts,
         "sketch.sign": one.sign,
-        "geometry.centre": two.centre,
-        "geometry.scale": two.scale,
         "geometry.low": two.low,
         "geometry.high": two.high,
         "geometry.axes": two.axes,
@@ -108,8 +106,6 @@ def unpacked(meta: dict[str, Any], stored: Arrays) -> AttackReference:
         ),
         lattice=Lattice(own, pool, arrays["weight"]),
         geometry=Geometry(
-            arrays["geometry.centre"],
-            arrays["geometry.scale"],
             arrays["geometry.low"],
             arrays["geometry.high"],
             arrays["geometry.axes"],

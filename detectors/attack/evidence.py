@@ -120,18 +120,14 @@ def sums(tails: Tails, steps: Steps, values: dict[str, FloatArray]) -> tuple[Flo
 
 
 def _said(tail: Tail, name: str, values: FloatArray) -> FloatArray:
-    if tail.values.size:
-        said = tail.of(values)
-    elif name in BOLD:
-        said = np.minimum(values / UNITS[name], BOLD_CAP)
-    else:
-        return np.zeros(len(values))
-    return np.maximum(said - LANE_BASE, 0.0)
+    if not tail.values.size and name in BOLD:
+        return np.maximum(np.minimum(values / UNITS[name], BOLD_CAP) - LANE_BASE, 0.0)
+    return tail.beyond(values, LANE_BASE)
 
 
 def evidence(tails: Tails, steps: Steps, both: tuple[FloatArray, FloatArray]) -> IntArray:
     """Return the evidence of each entry in units of 2^-20 nats, of its sums."""
-    logs, bare = _logs(tails, steps, both[0]), _logs(tails, steps, both[1])
+    logs = _logs(tails, steps.kind, both[0])
     logs = np.where(both[1] > 0, logs, np.minimum(logs, 0.0))  # manner alone never adds up to a finding
     # A tree is one event, not as many as it has queries: a burst. Its evidence is shared ...
     shared = (steps.kind != FRESH) & (logs > 0)
@@ -140,17 +136,18 @@ def evidence(tails: Tails, steps: Steps, both: tuple[FloatArray, FloatArray]) ->
     # ... and beyond what the reference shows it is no burst any more: what its queries say counts in full again, but
     # not their manner alone. Edits count by turns; sensors may be read for longer, but not for twice as long.
     most = tails.largest_tree[steps.kind] * np.where(steps.kind == NEAR, 2, 1)
-    logs = np.where(shared & (counted(steps) > most), np.maximum(logs, bare), logs)
+    longer = np.flatnonzero(shared & (counted(steps) > most))
+    logs[longer] = np.maximum(logs[longer], _logs(tails, steps.kind[longer], both[1][longer]))
     # What a query has in common with one before it was evidence then, and is not again.
     again = (steps.kind == FRESH) & (logs > 0)
     logs = np.where(again, logs * np.minimum(steps.changed / tails.changes, 1.0) ** 2, logs)
     return np.asarray(np.rint(logs * UNIT).astype(np.int64))
 
 
-def _logs(tails: Tails, steps: Steps, total: FloatArray) -> FloatArray:
+def _logs(tails: Tails, which: IntArray, total: FloatArray) -> FloatArray:
     found = np.zeros(len(total))
     for kind, tail in tails.sums.items():
-        at = np.flatnonzero(steps.kind == kind)
+        at = np.flatnonzero(which == kind)
         if at.size:
             seldom = max(float(tails.seldom[kind]) - RARE_KIND, 0.0)
             found[at] = (tail.of(total[at]) if tail.values.size else total[at]) + seldom

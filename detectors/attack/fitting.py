@@ -62,7 +62,8 @@ def fitted(
     bits = bits_of(x)
     hashed = mixed(bits)
     made = sketch.fitted(x)
-    sketched, blocks = made.of(x), sketch.block_hashes(hashed)
+    z = made.scaled(x)
+    sketched, blocks = made.of(z), sketch.block_hashes(hashed)
     tau = sketch.tau_of(sketched, seed)
     bare = Queries(
         rows.event_id,
@@ -88,7 +89,7 @@ def fitted(
         inputs=inputs,
         sketch=made,
         lattice=lattice.fitted(hashed[model], bits[model]),
-        geometry=geometry.fitted(x[model], made.centre, made.scale),
+        geometry=geometry.fitted(z[model]),
         tree=dependence.fitted(x[model]),
         tau=tau,
         resemblance=resemblance.fitted(bare.parts[model], seed),
@@ -160,7 +161,8 @@ def _views(start: AttackReference, queries: Queries, rate: float) -> AttackRefer
 def _odd(start: AttackReference, asked: _Asked, clients: int) -> HashArray:
     """Return the clients with the largest sums."""
     table, steps, values = _walked(start, asked)
-    level = _levels(table, steps, values, _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_)), asked)
+    known = _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_))
+    level = _levels(table, steps, evidence(known, steps, sums(known, steps, values)), asked)
     first = np.flatnonzero(steps.first)
     peak = np.maximum.reduceat(level, first)
     client = asked.owner[steps.row[first]]
@@ -169,11 +171,13 @@ def _odd(start: AttackReference, asked: _Asked, clients: int) -> HashArray:
 
 
 def _view(kind: Kind, start: AttackReference, asked: _Asked, rate: float, hidden: int) -> View:
-    _, steps, values = _walked(start, asked)
+    table, steps, values = _walked(start, asked)
     whole = _tails(steps, values, np.ones(len(steps.row), dtype=np.bool_))
-    bar = _bar(start, asked, steps, values, whole, rate, hidden)
-    logs = evidence(whole, steps, sums(whole, steps, values))
-    return View(kind, whole, round(bar * UNIT), usual_of(asked.owner[steps.row], logs, np.argsort(steps.row)))
+    owner = asked.owner[steps.row]
+    logs = _judged(owner, steps, values, whole)
+    excursions = _excursions(steps, _levels(table, steps, logs, asked))
+    bar = _bar(excursions, asked.queries.n, rate, hidden)
+    return View(kind, whole, round(bar * UNIT), usual_of(owner, logs, np.argsort(steps.row)))
 
 
 def _walked(start: AttackReference, asked: _Asked) -> tuple[Clients, Steps, dict[str, FloatArray]]:
@@ -211,56 +215,50 @@ def _tails(steps: Steps, values: dict[str, FloatArray], keep: BoolArray) -> Tail
     return replace(partial, sums=own_sums)
 
 
-def _levels(table: Clients, steps: Steps, values: dict[str, FloatArray], known: Tails, asked: _Asked) -> IntArray:
-    """Return each owner's CUSUM at each of his entries, of memory in which nothing has been added up yet."""
-    logs = evidence(known, steps, sums(known, steps, values))
-    return accumulate(table, steps, logs, 1 << 60, asked.queries.time_us[steps.row]).level
+def _judged(owner: HashArray, steps: Steps, values: dict[str, FloatArray], whole: Tails) -> IntArray:
+    """Return the evidence of each entry, two-fold by owner: nobody is judged by what he himself has taught.
 
-
-def _bar(
-    start: AttackReference,
-    asked: _Asked,
-    steps: Steps,
-    values: dict[str, FloatArray],
-    whole: Tails,
-    rate: float,
-    hidden: int,
-) -> float:
-    """Return h: what theory asks, or the tail of excursions where the reference shows longer ones.
-
-    :param hidden: clients that were kept out for their large sums.
+    :param owner: of each entry.
     """
-    least = float(np.log(1.0 / rate))
-    # Two-fold by owner: nobody is judged by what he himself has taught.
-    side_of = (asked.owner >> np.uint64(7)) & np.uint64(1)
-    fold = side_of[steps.row]
-    maxima: list[float] = []
+    fold = (owner >> np.uint64(7)) & np.uint64(1)
+    logs = np.zeros(len(owner), dtype=np.int64)
     for side in (0, 1):
-        other = _tails(steps, values, fold != side)
+        mine = fold == side
+        other = _tails(steps, values, ~mine)
         if any(not other.sums[kind].values.size and whole.sums[kind].values.size for kind in other.sums):
             other = whole  # half of the owners show too little of some kind
         # How long a burst may be is known from all: half of them do not show the longest.
         other = replace(other, largest_tree=whole.largest_tree)
-        mine = side_of == side
-        if bool(mine.any()):
-            maxima += [value / UNIT for value in _excursions(start, asked.some(mine), other)]
-    if not maxima:
-        return least
-    ordered = np.sort(np.array(maxima))
-    k = int(np.clip(len(ordered) // 20, 5, 40))
-    if len(ordered) <= k:
-        return least
-    base = float(ordered[-k - 1])
-    # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
-    exceeded = float((ordered[-k:] - base).sum()) + hidden * float(ordered[-1] - base)
-    scale = max(exceeded / k, 0.1)
-    by_tail = base + scale * float(np.log(max((k + hidden) / (asked.queries.n * rate), 1.0)))
-    return max(least, min(by_tail, least + MOST_BEYOND))
+        logs[mine] = evidence(other, steps, sums(other, steps, values))[mine]
+    return logs
 
 
-def _excursions(start: AttackReference, asked: _Asked, known: Tails) -> list[int]:
-    """Return the height of every excursion of every owner, from one return to 0 to the next."""
-    table, steps, values = _walked(start, asked)
-    level = _levels(table, steps, values, known, asked)
+def _levels(table: Clients, steps: Steps, logs: IntArray, asked: _Asked) -> IntArray:
+    """Return each owner's CUSUM at each of his entries, of memory in which nothing has been added up yet."""
+    return accumulate(table, steps, logs, 1 << 60, asked.queries.time_us[steps.row]).level
+
+
+def _excursions(steps: Steps, level: IntArray) -> FloatArray:
+    """Return the height of every excursion of every owner in nats, from one return to 0 to the next, in order."""
+    if not len(level):
+        return np.zeros(0)
     peak = np.maximum.reduceat(level, np.flatnonzero(steps.first | (level <= 0)))
-    return [int(value) for value in peak if value > 0]
+    return np.sort(peak[peak > 0] / UNIT)
+
+
+def _bar(excursions: FloatArray, queries: int, rate: float, hidden: int) -> float:
+    """Return h: what theory asks, or the tail of excursions where the reference shows longer ones.
+
+    :param excursions: in nats, sorted.
+    :param hidden: clients that were kept out for their large sums.
+    """
+    least = float(np.log(1.0 / rate))
+    k = int(np.clip(len(excursions) // 20, 5, 40))
+    if len(excursions) <= k:
+        return least
+    base = float(excursions[-k - 1])
+    # The clients kept out had the largest, unseen here: censored, each is at least as large as the largest seen.
+    exceeded = float((excursions[-k:] - base).sum()) + hidden * float(excursions[-1] - base)
+    scale = max(exceeded / k, 0.1)
+    by_tail = base + scale * float(np.log(max((k + hidden) / (queries * rate), 1.0)))
+    return max(least, min(by_tail, least + MOST_BEYOND))

@@ -6,35 +6,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regate.detectors.attack.inputs import scaled, within
+from regate.detectors.attack.inputs import within
 from regate.detectors.columns import FloatArray
 
 KEPT_VARIANCE = 0.9
 MOST_COMPONENTS = 64
+# Farther than this, in scales, nothing is told apart: the scale of a feature may be next to nothing.
+FAR = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Range and principal components of scaled reference inputs."""
 
-    centre: FloatArray
-    scale: FloatArray
-    low: FloatArray
-    high: FloatArray
-    axes: FloatArray  # [features, components]
+    low: FloatArray  # [features]
+    high: FloatArray  # [features]
+    axes: FloatArray  # [features, components + 1]; the last column is the mean, so that one product gives both
     deviation: FloatArray  # [components]
 
-    def score(self, x: FloatArray) -> FloatArray:
-        """Return ``float64[n, 3]``: excess over the range (in scales), residual norm, Mahalanobis distance."""
-        z = scaled(x, self.centre, self.scale)
-        if not within(z, np.finfo(np.float64).max):  # the scale of a feature may be next to nothing
-            np.nan_to_num(z, copy=False, posinf=1e6, neginf=-1e6)
-        beyond = self._beyond(z)
-        whole = np.square(z).sum(axis=1)
-        along = z @ self.axes
-        left = np.maximum(whole - np.square(along).sum(axis=1), 0.0)
+    def score(self, z: FloatArray) -> FloatArray:
+        """Return ``float64[n, 3]``: excess over the range (in scales), residual norm, Mahalanobis distance.
+
+        :param z: `inputs.scaled` inputs.
+        """
+        if not within(z, FAR):
+            z = np.clip(z, -FAR, FAR)
+        mean = self.axes[:, -1]
+        product = z @ self.axes
+        along = product[:, :-1] - mean @ self.axes[:, :-1]
+        whole = np.einsum("ij,ij->i", z, z) - 2.0 * product[:, -1] + mean @ mean
+        left = np.maximum(whole - np.einsum("ij,ij->i", along, along), 0.0)
         far = np.square(along / self.deviation).sum(axis=1)
-        return np.stack([beyond, np.sqrt(left), np.sqrt(far)], axis=1)
+        return np.stack([self._beyond(z), np.sqrt(left), np.sqrt(far)], axis=1)
 
     def _beyond(self, z: FloatArray) -> FloatArray:
         """Return how far each row is beyond the range, all features together."""
@@ -44,14 +47,14 @@ class Geometry:
         n = max(len(z), 1)
         at = np.flatnonzero(out.T)
         feature, row = at // n, at % n
-        value = z.T.reshape(-1).take(at)
+        value = z[row, feature]
         excess = np.maximum(value - self.high[feature], self.low[feature] - value)
         return np.asarray(np.bincount(row, excess, minlength=len(z)), dtype=np.float64)
 
 
-def fitted(x: FloatArray, centre: FloatArray, scale: FloatArray) -> Geometry:
-    """Return the geometry of distinct reference rows."""
-    z = np.nan_to_num((x - centre) / scale)
+def fitted(z: FloatArray) -> Geometry:
+    """Return the geometry of distinct reference rows, scaled."""
+    z = np.clip(z, -FAR, FAR)
     mean = z.mean(axis=0)
     covariance = (z - mean).T @ (z - mean) / max(len(z) - 1, 1)
     value, vector = np.linalg.eigh(covariance)
@@ -61,12 +64,6 @@ def fitted(x: FloatArray, centre: FloatArray, scale: FloatArray) -> Geometry:
     keep = min(int(np.searchsorted(share, KEPT_VARIANCE)) + 1, MOST_COMPONENTS, int((value > 1e-9).sum()) or 1)
     # The sign of an axis means nothing, but equal references must give equal bytes.
     axes = vector[:, :keep] * np.where(vector[np.abs(vector[:, :keep]).argmax(axis=0), np.arange(keep)] < 0, -1.0, 1.0)
-    shifted = centre + mean * scale
     return Geometry(
-        shifted,
-        scale,
-        z.min(axis=0) - mean,
-        z.max(axis=0) - mean,
-        axes,
-        np.sqrt(np.maximum(value[:keep], 1e-9)),
+        z.min(axis=0), z.max(axis=0), np.column_stack([axes, mean]), np.sqrt(np.maximum(value[:keep], 1e-9))
     )

@@ -123,7 +123,9 @@ def scrambled(x: np.ndarray) -> np.ndarray:
     word = x >> np.uint64(30)
     word ^= x
     word *= np.uint64(0xBF58476D1CE4E5B9)
-    word ^= word >> np.uint64(27)
+    shifted = word >> np.uint64(27)
+    word ^= shifted
     word *= np.uint64(0x94D049BB133111EB)
-    word ^= word >> np.uint64(31)
+    np.right_shift(word, np.uint64(31), out=shifted)
+    word ^= shifted
     return np.asarray(word)

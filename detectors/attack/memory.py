@@ -86,7 +86,6 @@ class Seen:
         :param unlike: of all that were given, by `resemblance`; the view by client, the first, writes it.
         """
         known, table = self.view, self.table
-        returns = self._returns(owner, queries.time_us)
         steps = table.take(queries, reference.tau, owner)
         if known.kind == CLIENT:
             beside.take(queries, steps, table)
@@ -100,7 +99,7 @@ class Seen:
             logs = logs + np.rint(reference.training.evidence(queries.member[steps.row]) * UNIT).astype(np.int64)
         logs = np.minimum(logs, round(known.kind.most * known.bar))
         time_us = queries.time_us[steps.row]
-        told = self._summed(steps, logs, time_us, owner, returns)
+        told = self._summed(steps, logs, time_us, owner)
         client = self._whose(queries, steps, told.count)
         over = np.flatnonzero(told.level > known.bar)
         over = over[np.argsort(steps.row[over])]
@@ -135,26 +134,9 @@ class Seen:
             return client
         return np.where(steps.own + 1 >= np.minimum(MOSTLY, count), client, np.uint64(0))
 
-    def _returns(self, owner: HashArray, time_us: IntArray) -> IntArray:
-        """Return how often the owner of each query has come back before it after an hour without any."""
-        order = np.argsort(owner, kind="stable")
-        own, times = owner[order], time_us[order]
-        first = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, dtype=np.int64)
-        before = np.r_[times[:1], times[:-1]]
-        slots = [self.table.slots.get(one, -1) for one in own[first].tolist()]
-        known = [
-            now if slot < 0 else int(self.table.last_us[slot]) for slot, now in zip(slots, times[first], strict=True)
-        ]
-        before[first] = known
-        returns = np.cumsum(times - before > QUIET_US)
-        start = np.repeat(returns[first] - (times - before > QUIET_US)[first], np.diff(np.r_[first, len(own)]))
-        found = np.empty_like(returns)
-        found[order] = returns - start
-        return found
-
-    def _summed(self, steps: Steps, logs: IntArray, time_us: IntArray, owner: HashArray, returns: IntArray) -> Sums:
+    def _summed(self, steps: Steps, logs: IntArray, time_us: IntArray, owner: HashArray) -> Sums:
         """Add up evidence. Who was told and comes back after an hour begins anew: what he had asked was told."""
-        table, bar = self.table, self.view.bar
+        table, bar, returns = self.table, self.view.bar, steps.returns
         if not returns.any():
             return accumulate(table, steps, logs, bar, time_us)
         none = np.zeros(len(logs), dtype=np.int64)

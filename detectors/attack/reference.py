@@ -24,7 +24,7 @@ from regate.detectors.probabilities import chosen, class_matrix
 
 # Rows are taken in pieces of so many values, for a dozen arrays of them are made and read again: those of a whole slice
 # would leave the caches each time. Pieces of fewer rows would lose more to the calls of numpy, a hundred a piece.
-PIECE_VALUES, LEAST_PIECE = 1 << 15, 256
+PIECE_VALUES, LEAST_PIECE, STACKED = 1 << 15, 128, 8
 
 
 def _none_sampled() -> tuple[SketchArray, ByteArray]:
@@ -102,9 +102,14 @@ class AttackReference:
         """
         columns, own = self.inputs.columns(rows), Own.empty(rows.n)
         size = max(PIECE_VALUES // len(self.inputs.names), LEAST_PIECE)
-        for start in range(0, rows.n, size):
-            part = slice(start, start + size)
-            self._seen(stacked(columns, part), None if counted is None else counted[part], own.cut(part))
+        for start in range(0, rows.n, size * STACKED):
+            # Columns are brought together for some pieces at once: hundreds of them are hundreds of calls.
+            some = stacked(columns, slice(start, start + size * STACKED))
+            for first in range(0, len(some), size):
+                part = slice(start + first, start + min(first + size, len(some)))
+                self._seen(
+                    some.T[:, first : first + size].copy().T, None if counted is None else counted[part], own.cut(part)
+                )
         own.lanes[:, 5] = margins(rows)
         none = np.zeros(rows.n, dtype=np.uint64)
         return Queries(
@@ -126,12 +131,13 @@ class AttackReference:
         bits = bits_of(x)
         hashed = mixed(bits)
         off = self.lattice.off(hashed, bits, counted).by_block(len(x))
-        own.sketch[:] = self.sketch.of(x)
+        z = self.sketch.scaled(x)
+        own.sketch[:] = self.sketch.of(z)
         own.blocks[:] = sketch.block_hashes(hashed)
         own.off[:] = lattice.halves(off)
         own.parts[:] = sketch.part_hashes(hashed)
         own.lanes[:, 0] = off.sum(axis=1)
-        own.lanes[:, 1:4] = self.geometry.score(x)
+        own.lanes[:, 1:4] = self.geometry.score(z)
         own.lanes[:, 4] = self.tree.score(x, counted)
         if self.training is not None:
             own.total[:] = total(hashed)

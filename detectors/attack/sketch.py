@@ -14,6 +14,7 @@ LARGEST = 127
 # One step of a coordinate is this much more than what the reference needs: an odd query must not be cut at once.
 ROOM = 1.25
 FAR = 0.999
+_FAR = 65536.0 * 1e3  # beyond a thousand scales, in multiples of 2^-16, nothing is told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +28,19 @@ class Sketch:
     sign: FloatArray  # of each feature in ``order``
     step: float
 
-    def coordinates(self, x: FloatArray) -> FloatArray:
-        """Return ``float64[n, coordinates]`` of inputs; missing values lie at the centre."""
-        z = scaled(x, self.centre, self.scale)
-        if not within(z, 1e3):
-            np.clip(z, -1e3, 1e3, out=z)
-        z *= 65536.0
-        np.rint(z, out=z)
+    def scaled(self, x: FloatArray) -> FloatArray:
+        """Return inputs as deviations from the centre, in scales; missing values lie at the centre."""
+        return scaled(x, self.centre, self.scale)
+
+    def coordinates(self, z: FloatArray) -> FloatArray:
+        """Return ``float64[n, coordinates]`` of scaled inputs."""
+        whole = z * 65536.0
+        if not within(whole, _FAR):
+            np.clip(whole, -_FAR, _FAR, out=whole)
+        np.rint(whole, out=whole)
         # Whole multiples of 2^-16 (a coordinate has below 2^52 of them for up to 2^26 features) add up exactly in any
         # order, so every machine has the same sketch, whatever its matrix product does.
-        return np.asarray(z @ self._signs() / 65536.0)
+        return np.asarray(whole @ self._signs() / 65536.0)
 
     def _signs(self) -> FloatArray:
         """Return ``float64[features, coordinates]``: the sign of each feature in its coordinate, 0 elsewhere."""
@@ -45,10 +49,10 @@ class Sketch:
         found[self.order, np.repeat(np.arange(len(self.starts)), np.diff(np.r_[self.starts, d]))] = self.sign
         return found
 
-    def of(self, x: FloatArray) -> SketchArray:
-        """Return ``int8[n, 16]``."""
-        found = np.zeros((len(x), WIDTH), dtype=np.int8)
-        steps = np.clip(np.rint(self.coordinates(x) / self.step), -LARGEST, LARGEST)
+    def of(self, z: FloatArray) -> SketchArray:
+        """Return ``int8[n, 16]`` of scaled inputs."""
+        found = np.zeros((len(z), WIDTH), dtype=np.int8)
+        steps = np.clip(np.rint(self.coordinates(z) / self.step), -LARGEST, LARGEST)
         found[:, : steps.shape[1]] = steps.astype(np.int8)
         return found
 
@@ -71,7 +75,7 @@ def fitted(x: FloatArray) -> Sketch:
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(width))
     made = Sketch(centre, scale, order, starts, sign[order], 1.0)
-    far = float(np.quantile(np.abs(made.coordinates(x)), FAR))
+    far = float(np.quantile(np.abs(made.coordinates(made.scaled(x))), FAR))
     return Sketch(centre, scale, order, starts, sign[order], ROOM * max(far, 1e-9) / LARGEST)
 
 

@@ -34,6 +34,17 @@ class Tail:
         found = np.where(far, np.maximum(self.above + (x - self.start) / self.scale, 0.0), found)
         return np.minimum(found, self.cap)
 
+    def beyond(self, x: FloatArray, base: float) -> FloatArray:
+        """Return how far -ln p of each value is above a base that most values do not reach, else 0."""
+        found = np.zeros(len(x))
+        n = len(self.values)
+        if n:
+            # Where so many of the reference's values are no smaller, -ln p is not above the base.
+            least = int(np.floor((n + 1.0) * np.exp(-base)))
+            at = np.flatnonzero(x > min(self.values[n - max(least, 1)], self.start))
+            found[at] = np.maximum(self.of(x[at]) - base, 0.0)
+        return found
+
 
 def fitted(values: FloatArray, unit: float, cap: float = CAP) -> Tail:
     """Return the tail of reference values; empty when there are fewer than 20."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.attacks.traffic import START_US, Traffic, attack, benign, benign_client, table, woven
+from benchmarks.attacks.traffic import BENIGN, START_US, Traffic, attack, benign, benign_client, table, woven
 from tests.attack_traffic import KEY, client_hash, config_of, restarted, rows_of
 
 from regate.daemon.backtest import Backtest, Options
@@ -287,9 +287,12 @@ def test_the_daemon_finds_the_same_over_partitions_slices_and_restarts(profile: 
 
 
 def test_one_id_for_everybody_is_not_found_for_being_many(reference: AttackReference) -> None:
-    traffic = benign(POPULATION, 80, 30, 12)
-    proxied = replace(traffic, client=np.full(len(traffic.x), "proxy"))
-    assert told(reference, rows_of(proxied), 1_000) == []
+    # Readings of sensors far apart in such a mixture look like values that nobody has: a loss that the docs state.
+    kinds = tuple(kind for kind in BENIGN if kind != "jitter")
+    for seed in range(12, 16):
+        traffic = benign(POPULATION, 80, 30, seed, kinds)
+        proxied = replace(traffic, client=np.full(len(traffic.x), "proxy"))
+        assert told(reference, rows_of(proxied), 1_000) == [], seed
     # An attacker behind it is one of many: what each of his queries shows alone is what is left.
     hidden = with_attacker("noise", 6, 60)
     found = told(reference, rows_of(replace(hidden, client=np.full(len(hidden.x), "proxy"))), 1_000)

@@ -122,7 +122,7 @@ def test_the_sketch(reference: AttackReference, asked: Slice) -> None:
     z = np.clip(np.nan_to_num((x - one.centre) / one.scale, nan=0.0, posinf=1e3, neginf=-1e3), -1e3, 1e3)
     whole = np.rint(z * 65536.0)[:, one.order] * one.sign
     summed = np.add.reduceat(whole, one.starts, axis=1) / 65536.0
-    assert np.array_equal(one.coordinates(x), summed)
+    assert np.array_equal(one.coordinates(one.scaled(x)), summed)
     steps = np.clip(np.rint(summed / one.step), -127, 127)
     assert np.array_equal(reference.queries(asked).sketch[:, : steps.shape[1]], steps)
 
@@ -149,18 +149,23 @@ def test_what_is_off_the_lattice(reference: AttackReference, asked: Slice, count
 
 def test_the_place(reference: AttackReference, asked: Slice) -> None:
     one, x = reference.geometry, plain_matrix(reference, asked)
-    z = np.nan_to_num((x - one.centre) / one.scale, nan=0.0, posinf=1e6, neginf=-1e6)
+    centre, scale = reference.sketch.centre, reference.sketch.scale
+    z = np.clip(np.nan_to_num((x - centre) / scale, nan=0.0), -1e6, 1e6)
     beyond = (np.maximum(z - one.high, 0.0) + np.maximum(one.low - z, 0.0)).sum(axis=1)
-    along = z @ one.axes
-    residual = np.sqrt(np.maximum((z * z).sum(axis=1) - (along * along).sum(axis=1), 0.0))
+    axes, mean = one.axes[:, :-1], one.axes[:, -1]
+    along = (z - mean) @ axes
+    residual = np.sqrt(np.maximum(np.square(z - mean).sum(axis=1) - (along * along).sum(axis=1), 0.0))
     far = np.sqrt(np.square(along / one.deviation).sum(axis=1))
     plain = np.stack([beyond, residual, far], axis=1)
     # Not to the bit: sums of unrounded numbers keep the order in which they were added.
-    assert np.allclose(one.score(x), plain, rtol=1e-9, atol=1e-6)
-    assert np.allclose(one.score(np.asfortranarray(x)), plain, rtol=1e-9, atol=1e-6)
-    next_to_nothing = replace(one, scale=np.where(np.arange(x.shape[1]) == 0, 1e-320, one.scale))
+    assert np.allclose(one.score(z), plain, rtol=1e-9, atol=1e-6)
+    assert np.allclose(one.score(np.asfortranarray(z)), plain, rtol=1e-9, atol=1e-6)
+    next_to_nothing = replace(reference.sketch, scale=np.where(np.arange(x.shape[1]) == 0, 1e-320, scale))
     with np.errstate(over="ignore"):
-        assert np.isfinite(next_to_nothing.score(np.where(np.isnan(x), 0.0, np.clip(x, -1e10, 1e10)))).all()
+        scaled = next_to_nothing.scaled(np.where(np.isnan(x), 0.0, np.clip(x, -1e10, 1e10)))
+        assert not np.isfinite(scaled).all()
+        assert np.isfinite(one.score(scaled)).all()
+        assert np.abs(next_to_nothing.coordinates(scaled)).max() <= 1e3 * x.shape[1]
 
 
 def test_the_tree(reference: AttackReference, asked: Slice) -> None:
