@@ -105,8 +105,7 @@ def sums(tails: Tails, steps: Steps, values: dict[str, FloatArray]) -> tuple[Flo
         said = {name: _said(tails.lanes[kind, name], name, values[name][at]) for name in names}
         if kind == FRESH:
             # A join of cases as they are is excused, not one of values that nobody has.
-            odd = np.maximum(said["novelty"], said["range"])
-            odd = np.clip((odd - ODD_VALUES) / (VERY_ODD_VALUES - ODD_VALUES), 0.0, 1.0)
+            odd = np.clip((said["novelty"] - ODD_VALUES) / (VERY_ODD_VALUES - ODD_VALUES), 0.0, 1.0)
             said |= {name: said[name] * np.maximum(values[UNLIKE][at], odd) for name in TOGETHER}
         none = np.zeros(at.size)
         grid, joint = (np.maximum.reduce([said.pop(name, none) for name in same]) for same in SAME)
