@@ -43,6 +43,8 @@ SAME = (("novelty", "changed off"), ("residual", "dependence"))
 LANE_BASE = 1.5
 # Many tiny steps alone are a finer sensor that is read for longer: they add at most so much to what the rest says.
 MANNER_ALONE = 2.5
+# Nats that such a query takes off: a sensor that is read for long would else keep what it once had for ever.
+MANNER_DECAY = 0.15
 SUM_UNIT, SUM_CAP = 2.0, 30.0
 # A kind of query rarer than e^-4.6 in the reference is evidence by itself.
 RARE_KIND = 4.6
@@ -51,7 +53,7 @@ MOST_EVIDENCE = 20.0
 # Evidence of a tree of edits is shared: a burst is one event, not as many as it has queries.
 BURST = 3.0
 # How values go together counts as far as a query is unlike the one before it (`resemblance`), or as far as its values
-# alone are odd: nats of novelty or range beyond the base.
+# alone are odd: nats of novelty beyond the base.
 TOGETHER = ("residual", "distance", "dependence")
 UNLIKE = "unlike"
 ODD_VALUES, VERY_ODD_VALUES = 4.0, 8.0
@@ -127,7 +129,7 @@ def _said(tail: Tail, name: str, values: FloatArray) -> FloatArray:
 def evidence(tails: Tails, steps: Steps, both: tuple[FloatArray, FloatArray]) -> IntArray:
     """Return the evidence of each entry in units of 2^-20 nats, of its sums."""
     logs = _logs(tails, steps.kind, both[0])
-    logs = np.where(both[1] > 0, logs, np.minimum(logs, 0.0))  # manner alone never adds up to a finding
+    logs = np.where(both[1] > 0, logs, np.minimum(logs, -MANNER_DECAY))  # manner alone never adds up to a finding
     # A tree is one event, not as many as it has queries: a burst. Its evidence is shared ...
     shared = (steps.kind != FRESH) & (logs > 0)
     slowly = np.where((steps.kind == EDIT) & (steps.turns == 0), 1.0, BURST)
