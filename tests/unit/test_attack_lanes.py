@@ -63,7 +63,7 @@ def told(reference: AttackReference, rows: Slice, size: int) -> list[tuple[int, 
     return found
 
 
-@pytest.mark.parametrize(("kind", "most"), [("noise", 6), ("finite differences", 25), ("boundary walk", 60)])
+@pytest.mark.parametrize(("kind", "most"), [("noise", 6), ("finite differences", 25), ("boundary walk", 70)])
 def test_an_attacker_is_found_and_only_he(reference: AttackReference, kind: str, most: int) -> None:
     needed, others = [], 0
     for seed in range(5):
