@@ -19,7 +19,7 @@ from regate.detectors.columns import IntArray
 # Queries of an attack that are kept: the first of them.
 MOST_PRINTS = 512
 MOST_INCIDENTS = 16
-FORMAT = 1
+FORMAT = 2
 
 
 def _no_sketch() -> SketchArray:
@@ -137,7 +137,11 @@ def unpacked(data: bytes) -> Pattern:
         "clients": (hyperloglog.REGISTERS,),
     }
     if said.get("format") != FORMAT or not isinstance(said.get("id"), str) or not said["id"]:
-        raise PoisonError(f"no pattern of format {FORMAT}", reason="unknown_schema")
+        raise PoisonError(
+            f"no pattern of format {FORMAT}, but of {said.get('format')}: export it again where it was found, by this "
+            "release, or forget it",
+            reason="unknown_schema",
+        )
     for name, shape in shapes.items():
         array = arrays.get(name)
         if array is None or array.ndim != len(shape) or array.shape[-1] != shape[-1]:
