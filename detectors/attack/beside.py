@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
-from regate.detectors.attack import bursts
+from regate.detectors.attack import bursts, climb
 from regate.detectors.attack.bursts import Pace
 from regate.detectors.attack.clients import Clients, Steps
+from regate.detectors.attack.climb import Climb
 from regate.detectors.attack.crowd import Crowd
 from regate.detectors.attack.habits import Habits
 from regate.detectors.attack.poison import Poison
@@ -41,6 +42,7 @@ class Beside:
     timed: bool = True
     crowd: Crowd = field(init=False)
     pace: Pace = field(init=False)
+    climb: Climb = field(init=False)
     probes: Probes = field(init=False)
     triggers: Triggers = field(init=False)
     poison: Poison = field(init=False)
@@ -53,6 +55,7 @@ class Beside:
         self.crowd, self.pace = Crowd(self.habits.crowd), Pace(self.habits.pace)
         self.probes, self.triggers = Probes(self.habits.probe), Triggers(self.habits.trigger)
         self.poison, self.volume = Poison(self.habits.labels), Volume(self.habits.volume)
+        self.climb = Climb(self.habits.climb)
 
     def take(self, queries: Queries, steps: Steps, table: Clients) -> None:
         """Take queries with ids in order, and what client memory says of them."""
@@ -62,6 +65,7 @@ class Beside:
             self.waiting += self.crowd.take(queries)
             self.waiting += self.pace.take(steps, queries, table)
             self.waiting += self.volume.take(steps, queries, len(table.seen))
+        self.waiting += self.climb.take(steps, queries, table)
         self.waiting += self.probes.take(queries, again)
         self.waiting += self.triggers.take(steps, queries)
 
@@ -91,9 +95,10 @@ class Beside:
         yield f"{PREFIX}triggers", *self.triggers.state()
         yield f"{PREFIX}poison", *self.poison.state()
         yield from self.volume.chunks(f"{PREFIX}volume/")
-        for number, start in enumerate(range(0, len(self.pace.client), SLOTS_A_CHUNK)):
-            own = slice(start, start + SLOTS_A_CHUNK)
-            yield f"{PREFIX}pace/{number:06}", {}, {name: getattr(self.pace, name)[own] for name in bursts.ARRAYS}
+        for name, view, arrays in self._by_slot():
+            for number, start in enumerate(range(0, len(view.client), SLOTS_A_CHUNK)):
+                own = slice(start, start + SLOTS_A_CHUNK)
+                yield f"{PREFIX}{name}/{number:06}", {}, {item: getattr(view, item)[own] for item in arrays}
 
     def restore(self, own: Mapping[str, tuple[dict[str, Any], Arrays]]) -> None:
         """Take back what `chunks` gave, but for signs; what is missing begins anew."""
@@ -107,6 +112,11 @@ class Beside:
             if PREFIX + name in own:
                 restore(*own[PREFIX + name])
         self.volume.restore(f"{PREFIX}volume/", own)
-        pieces = [arrays for name, (_, arrays) in sorted(own.items()) if name.startswith(f"{PREFIX}pace/")]
-        for name in bursts.ARRAYS if pieces else ():
-            setattr(self.pace, name, np.concatenate([piece[name] for piece in pieces]))
+        for name, view, arrays in self._by_slot():
+            pieces = [held for chunk, (_, held) in sorted(own.items()) if chunk.startswith(f"{PREFIX}{name}/")]
+            for item in arrays if pieces else ():
+                setattr(view, item, np.concatenate([piece[item] for piece in pieces]))
+
+    def _by_slot(self) -> tuple[tuple[str, Pace | Climb, tuple[str, ...]], ...]:
+        """Return the views whose arrays stand beside the slots of client memory."""
+        return ("pace", self.pace, bursts.ARRAYS), ("climb", self.climb, climb.ARRAYS)

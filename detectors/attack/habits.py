@@ -1,4 +1,4 @@
-"""What is usual beside the lanes of client memory: bursts, pace, repetitions, triggers, labels, volume.
+"""What is usual beside the lanes of client memory: bursts, pace, climbs, repetitions, triggers, labels, volume.
 
 Part of a reference.
 """
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from regate.detectors.arrays import Arrays
-from regate.detectors.attack import bursts, crowd, poison, probes, triggers, volume
+from regate.detectors.attack import bursts, climb, crowd, poison, probes, triggers, volume
 from regate.detectors.attack.bursts import PaceReference
 from regate.detectors.attack.clients import Steps
+from regate.detectors.attack.climb import ClimbReference
 from regate.detectors.attack.crowd import CrowdReference
 from regate.detectors.attack.poison import LabelReference
 from regate.detectors.attack.probes import ProbeReference
@@ -34,6 +35,7 @@ class Habits:
     trigger: TriggerReference = field(default_factory=TriggerReference)
     labels: LabelReference = field(default_factory=LabelReference)
     volume: VolumeReference = field(default_factory=VolumeReference)
+    climb: ClimbReference = field(default_factory=ClimbReference)
 
     def notes(self) -> tuple[str, ...]:
         """Return why what is off is off, and whom a person should look at."""
@@ -44,11 +46,16 @@ class Habits:
             "backdoor triggers": self.trigger.reason,
             "poisoned labels": self.labels.reason,
             "coverage by clients": self.volume.reason,
+            "climbs": self.climb.reason,
         }
-        odd = ", ".join(f"{client:016x}" for client in self.pace.trimmed)
+        odd = {"regular gaps": self.pace.trimmed, "climbs": self.climb.trimmed}
         return (
             *(f"attack lanes, {name}: off, {reason}" for name, reason in told.items() if reason),
-            *((f"attack lanes, regular gaps: clients for review: {odd}",) if odd else ()),
+            *(
+                f"attack lanes, {name}: clients for review: {', '.join(f'{client:016x}' for client in clients)}"
+                for name, clients in odd.items()
+                if clients
+            ),
         )
 
 
@@ -67,6 +74,7 @@ def fitted(queries: Queries, steps: Steps, trimmed: HashArray, names: tuple[str,
         probes.fitted(queries, again, clients),
         triggers.fitted(steps, queries, keep, names),
         volume=volume.fitted(steps, queries, keep),
+        climb=climb.fitted(steps, queries, clients),
     )
 
 
@@ -87,6 +95,7 @@ def packed(habits: Habits) -> tuple[dict[str, Any], Arrays]:
         "labels": asdict(habits.labels),
         "trigger": trigger,
         "volume": asdict(habits.volume),
+        "climb": asdict(habits.climb),
     }
     return meta, {"trigger.place": place, "trigger.count": count[place]}
 
@@ -103,6 +112,7 @@ def unpacked(meta: dict[str, Any], arrays: Arrays) -> Habits:
         TriggerReference(**plain["trigger"], count=count.reshape(PATTERNS, CLASSES)),
         LabelReference(**plain["labels"]),
         VolumeReference(**plain["volume"]),
+        ClimbReference(**plain["climb"]),
     )
 
 
