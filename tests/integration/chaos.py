@@ -356,7 +356,7 @@ def essence(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def outline(decisions: Sequence[GateDecision]) -> list[tuple[Any, ...]]:
-    """What two gates over the same story must agree on; renewals and staleness hang on wall time."""
+    """What two gates over the same story must agree on; renewals, staleness and silence hang on wall time."""
     return [
         (
             f"{one.scope.tenant}/{one.scope.model}/{one.scope.deployment}",
@@ -365,7 +365,9 @@ def outline(decisions: Sequence[GateDecision]) -> list[tuple[Any, ...]]:
             tuple(reason.code for reason in one.reasons),
         )
         for one in decisions
-        if one.transition not in {"renew", "expire"} and one.trigger.kind != "staleness"
+        if one.transition not in {"renew", "expire"}
+        and one.trigger.kind != "staleness"
+        and {reason.code for reason in one.reasons} != {"finding_silence"}
     ]
 
 

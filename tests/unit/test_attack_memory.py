@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def held(watch: AttackWatch) -> int:
     return sum(array.nbytes for _, _, arrays in state.chunks(watch) for array in arrays.values())
 
 
+def _resident() -> int:
+    """Return the kilobytes that are resident now; the largest ever, which the kernel also counts, only grows."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 1024
+
+
 def asked(queries: int, clients: int, size: int, capacity: int | None) -> tuple[AttackWatch, list[int], list[int]]:
     """Return a watch after queries of random clients, and bytes held and resident kilobytes at ten points."""
     rows = rows_of(benign(POPULATION, 200, 30, 1))
@@ -42,7 +49,7 @@ def asked(queries: int, clients: int, size: int, capacity: int | None) -> tuple[
         watch.decide(replace(base.some(pick), client=own, time_us=at))
         if (step + 1) % max(steps // 10, 1) == 0:
             sizes.append(held(watch))
-            resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            resident.append(_resident())
     return watch, sizes, resident
 
 
@@ -62,6 +69,7 @@ def test_ten_million_queries_of_a_million_clients() -> None:
         f"bytes held {sizes}, resident kB {resident}, open {len(watch.incidents.open)}, evicted {watch.memory.evicted}"
     )
     assert sizes[-1] <= 1.02 * sizes[1], sizes
-    assert resident[-1] - resident[2] <= 60_000, resident
+    # All tables are full by then; what is left is what the allocator keeps.
+    assert resident[-1] - resident[4] <= 20_000, resident
     arrays = [getattr(seen.table, name) for seen in watch.memory.views for name in seen.table.arrays]
     assert sum(array.nbytes for array in arrays) <= 64_000_000
