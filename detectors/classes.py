@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
 
+@lru_cache(maxsize=4_096)
 def class_hash(text: str) -> int:
     """Return the 64-bit value of a class. Spellings of one number, and of true and false, are one class.
 

@@ -19,7 +19,7 @@ from regate.detectors.attack.poison import Poison
 from regate.detectors.attack.probes import Probes
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.sign import Sign
-from regate.detectors.attack.signs import Name, Signs
+from regate.detectors.attack.signs import Events, Name, Signs, none_counted
 from regate.detectors.attack.triggers import Triggers
 from regate.detectors.attack.volume import Volume
 from regate.detectors.columns import HashArray, ModelKey
@@ -73,7 +73,9 @@ class Beside:
         """Take the outcomes of one closed cell."""
         self.waiting += self.poison.take(outcomes, source, contradicted_by, time_us)
 
-    def findings(self, now_us: int, key: ModelKey, profile_digest: str, name: Name, events: int = 0) -> list[Finding]:
+    def findings(
+        self, now_us: int, key: ModelKey, profile_digest: str, name: Name, events: Events = none_counted
+    ) -> list[Finding]:
         """Return what was found up to a time, and what has ended."""
         signs, self.waiting = self.waiting, []
         if not signs and not self.signs.open:

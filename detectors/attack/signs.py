@@ -21,6 +21,12 @@ SEVERITY = 0.5
 _LOG10_E = float(np.log10(np.e))
 
 Name = Callable[[int], str]
+Events = Callable[[int], int]  # how many events had come by a time
+
+
+def none_counted(_time_us: int) -> int:
+    """Return 0: nobody counts events."""
+    return 0
 
 
 @dataclass(slots=True)
@@ -28,7 +34,13 @@ class Signs(Incidents):
     """Incidents that signs open and keep open."""
 
     def take(
-        self, signs: Iterable[Sign], now_us: int, key: ModelKey, profile_digest: str, name: Name, events: int = 0
+        self,
+        signs: Iterable[Sign],
+        now_us: int,
+        key: ModelKey,
+        profile_digest: str,
+        name: Name,
+        events: Events = none_counted,
     ) -> list[Finding]:
         """Take signs up to a time; return new findings and what has ended.
 
@@ -48,7 +60,7 @@ class Signs(Incidents):
     def _ended(self, now_us: int) -> list[Finding]:
         return [finding for _, finding in self.over(now_us)]
 
-    def _opened(self, sign: Sign, key: ModelKey, profile_digest: str, name: Name, events: int) -> Finding:
+    def _opened(self, sign: Sign, key: ModelKey, profile_digest: str, name: Name, events: Events) -> Finding:
         subject = sign.subject or name(sign.client)
         self.opened += 1
         identity = content_id("attack", str(key), sign.place, sign.time_us)
@@ -66,7 +78,7 @@ class Signs(Incidents):
             unit=sign.unit,
             onset_us=sign.since_us,
             detected_us=sign.time_us,
-            events=events,
+            events=events(sign.time_us),
             profile_digest=profile_digest,
             message=sign.said.replace("{subject}", subject),
         )

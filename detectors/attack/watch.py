@@ -94,27 +94,35 @@ class AttackWatch:
     def close(self, before_us: int, name: Name = hex_name) -> list[Finding]:
         """Give memory all queries before a time, in order; return what they say and what has ended."""
         found: list[Finding] = []
+        taken: IntArray = np.zeros(0, dtype=np.int64)
         if self.waiting:
             everything = joined(self.waiting)
             ripe = everything.time_us < before_us
             self.waiting = [] if bool(ripe.all()) else [everything.some(~ripe)]
-            found = self._taken(ordered(everything.some(ripe)), name)
+            queries = ordered(everything.some(ripe))
+            found, taken = self._taken(queries, name), queries.time_us
         if self.memory.beside.timed:
             found += self._over(before_us)
-        return _in_order([*found, *self._beside(before_us, name)])
+        return _in_order([*found, *self._beside(before_us, name, taken)])
 
     def answered(self, taken: Taken, time_us: int) -> None:
         """Take what the labels of one closed cell decided."""
         self.memory.beside.answered(taken.outcomes, taken.source, taken.contradicted_by, time_us)
 
-    def _beside(self, now_us: int, name: Name) -> list[Finding]:
-        return self.memory.beside.findings(now_us, self.key, self.profile_digest, name, self.memory.queries)
+    def _beside(self, now_us: int, name: Name, taken: IntArray) -> list[Finding]:
+        """Return what the views beside client memory say after queries of some times were taken."""
+        before = self.memory.queries - len(taken)
+
+        def events(time_us: int) -> int:
+            return before + int(np.searchsorted(taken, time_us, side="right"))
+
+        return self.memory.beside.findings(now_us, self.key, self.profile_digest, name, events)
 
     def decide(self, queries: Queries, name: Name = hex_name) -> list[Finding]:
         """Give memory queries in their order; return what they say and what has ended."""
         if not queries.n:
             return []
-        return _in_order([*self._taken(queries, name), *self._beside(int(queries.time_us[-1]), name)])
+        return _in_order([*self._taken(queries, name), *self._beside(int(queries.time_us[-1]), name, queries.time_us)])
 
     def _taken(self, queries: Queries, name: Name) -> list[Finding]:
         """Return what memory and the registry say, and what has ended, in order of queries."""

@@ -161,7 +161,7 @@ class PromptWatch:
         return found
 
     def _told(self, signs: list[Sign], now_us: int, name: Name) -> list[Finding]:
-        told = self.signs.take(signs, now_us, self.key, self.profile_digest, name, self.texts)
+        told = self.signs.take(signs, now_us, self.key, self.profile_digest, name, lambda _: self.texts)
         return [_named(finding) for finding in told]
 
     def _signs(self, one: Print, coat: int, client: int, time_us: int) -> list[tuple[Sign, Reading]]:
