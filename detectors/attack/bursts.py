@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regate.detectors.attack.clients import FRESH, Clients, Steps
+from regate.detectors.attack.clients import FRESH, Clients, Steps, grow
 from regate.detectors.attack.inputs import scrambled
 from regate.detectors.attack.queries import ByteArray, Queries
 from regate.detectors.attack.sign import Sign
@@ -104,7 +104,7 @@ class Pace:
 
     def windows(self, steps: Steps, queries: Queries, slots: int) -> Windows:
         """Add gaps; return the windows that they complete."""
-        self._grow(slots)
+        grow(self, ARRAYS, slots)
         n = len(steps.row)
         if not n:
             none = np.zeros(0)
@@ -153,12 +153,6 @@ class Pace:
             mean * TICK_US,
             np.bitwise_count(bits[whole]).astype(np.int64),
         )
-
-    def _grow(self, size: int) -> None:
-        more = size - len(self.client)
-        for name in ARRAYS if more > 0 else ():
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros(more, dtype=old.dtype)]))
 
     def _reset(self, slot: IntArray, client: HashArray, time_us: IntArray) -> None:
         new = self.client[slot] != client

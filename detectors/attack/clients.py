@@ -182,7 +182,7 @@ class Clients:
         used = len(self.slots)
         free = min(wanted, self.capacity - used)
         if used + free > len(self.seen):
-            self._grow(min(self.capacity, max(used + free, 2 * len(self.seen), _SLOTS_AT_ONCE)))
+            grow(self, self.arrays, min(self.capacity, max(used + free, 2 * len(self.seen), _SLOTS_AT_ONCE)))
         found = np.arange(used, used + free)
         missing = wanted - free
         if missing <= 0:
@@ -197,12 +197,6 @@ class Clients:
         expired = score[victims] < 0
         self.seen[victims[expired]] = 0  # who took the place of a busy client inherits its count, as an upper bound
         return np.concatenate([found, victims])
-
-    def _grow(self, size: int) -> None:
-        more = size - len(self.seen)
-        for name in self.arrays:
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), dtype=old.dtype)]))
 
     def _remember(self, chain: _Chain, kept: IntArray) -> None:
         """Write the last distinct queries of each client of a chain back into its ring."""
@@ -220,6 +214,15 @@ class Clients:
             self.parts[chain.slot] = chain.parts[kept[newest]]
         fresh = np.bincount(owner[~chain.carried[kept]], minlength=len(chain.slot))
         self.distinct[chain.slot] += fresh
+
+
+def grow(holder: object, names: tuple[str, ...], size: int) -> None:
+    """Give arrays that have a row for each slot so many rows, new ones of zeros; never fewer than they have."""
+    for name in names:
+        old = getattr(holder, name)
+        if size > len(old):
+            more = np.zeros((size - len(old), *old.shape[1:]), dtype=old.dtype)
+            setattr(holder, name, np.concatenate([old, more]))
 
 
 def _returned(groups: _Groups, time_us: IntArray) -> IntArray:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from regate.detectors.attack.clients import EDIT, NEAR, Clients, Steps
+from regate.detectors.attack.clients import EDIT, NEAR, Clients, Steps, grow
 from regate.detectors.attack.queries import Queries
 from regate.detectors.attack.sign import Sign
 from regate.detectors.columns import BoolArray, FloatArray, HashArray, IntArray
@@ -98,7 +98,7 @@ class Climb:
 
     def walks(self, steps: Steps, queries: Queries, slots: int) -> Walked:
         """Go on with the walks."""
-        self._grow(slots)
+        grow(self, ARRAYS, slots)
         at = np.flatnonzero((steps.kind == NEAR) | ((steps.kind == EDIT) & (steps.turns > 0)))
         n = len(at)
         if not n:
@@ -144,12 +144,6 @@ class Climb:
         apart = int(np.abs(path).max()) * 2 + 1
         lowest = np.minimum.accumulate(path - walk * apart) + walk * apart
         return np.asarray(path - np.minimum(lowest, 0))
-
-    def _grow(self, size: int) -> None:
-        more = size - len(self.client)
-        for name in ARRAYS if more > 0 else ():
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros(more, dtype=old.dtype)]))
 
     def _reset(self, slot: IntArray, client: HashArray) -> None:
         new = self.client[slot] != client
